@@ -1,0 +1,1 @@
+"""Boards that Emplace runs on, one file a board."""

@@ -1,0 +1,1 @@
+"""Emplace: an iWARP RDMA network card in Amaranth."""

@@ -1,0 +1,459 @@
+"""The host interface: registers, doorbells, admin commands, work queue, completion and event records.
+
+The gateware, the driver model and the pages in docs/ all come from this file. Records lie in host
+memory little-endian, the first field in the lowest address. Rings are powers of two long and start
+at a multiple of 4096. Whoever produces counts up and never wraps its index; the slot is the index's
+low bits. Entries that the card writes end with a ``phase`` bit: 1 on the ring's first lap, 0 on the
+second, and so on; an entry is the host's once its phase is that of the lap.
+"""
+
+import enum
+from dataclasses import dataclass
+
+from amaranth.lib import data
+
+__all__ = [
+    "ABI_VERSION", "CARD_ID", "Register", "REGISTERS", "GUARD_RANGE", "COUNTER_PAGE", "MSIX_PAGE", "DOORBELL_PAGE",
+    "DOORBELL_STRIDE", "Doorbell", "DoorbellLayout", "Opcode", "Status", "COMMANDS", "COMMAND_BYTES", "CommandHeader",
+    "AdminCompletion", "Sge", "RecvWqe", "Cqe", "CqeBody", "EventType", "Event", "EventBody", "WcStatus", "WcOpcode",
+    "Access", "QpFlags", "QpState", "Reason", "TERMINATE", "Counter", "COUNTERS", "counter_layout", "nbytes",
+]
+
+ABI_VERSION = 1
+CARD_ID = 0x454D504C                     # "EMPL"
+
+
+def nbytes(layout):
+    """Bytes of a record."""
+    return layout.size // 8
+
+
+def _record(size, fields):
+    """A record of exactly ``size`` bytes; what ``fields`` leave is named ``reserved``."""
+    used = data.StructLayout(fields).size
+    if used > 8 * size:
+        raise ValueError(f"Record of {size} bytes has {used} bits of fields")
+    return data.StructLayout({**fields, "reserved": 8 * size - used} if used < 8 * size else fields)
+
+
+# Registers (BAR0, kernel page)
+
+@dataclass(frozen=True)
+class Register:
+    """A 32-bit register: its byte offset in BAR0, access ("ro", "rw", "wo") and meaning."""
+
+    offset: int
+    access: str
+    doc: str
+
+
+REGISTERS = {
+    "ID":             Register(0x000, "ro", "0x454D504C (\"EMPL\")"),
+    "ABI":            Register(0x004, "ro", "version of this interface"),
+    "BUILD":          Register(0x008, "ro", "hash of the profile's sizes"),
+    "CAPS_TABLES":    Register(0x00C, "ro", "log2 of: QPs [7:0], CQs [15:8], regions [23:16], pages [31:24]"),
+    "CAPS_QUEUES":    Register(0x010, "ro", "slots [7:0], ORQ [15:8], IRD [23:16], guard ranges [31:24]"),
+    "CAPS_LIMITS":    Register(0x014, "ro", "fpdu_max in bytes [15:0], user contexts [31:16]"),
+    "TICK":           Register(0x020, "rw", "core clock cycles per tick (default 1 ms at 125 MHz)"),
+    "NOW":            Register(0x024, "ro", "tick counter: the TCP timestamp clock before each connection's offset"),
+    "LEASE":          Register(0x028, "rw", "ticks that an unfinished FPDU may keep its slot under pressure"),
+    "ADMIN_SQ_LO":    Register(0x040, "rw", "admin command ring, low half of its physical address"),
+    "ADMIN_SQ_HI":    Register(0x044, "rw", "high half"),
+    "ADMIN_CQ_LO":    Register(0x048, "rw", "admin completion ring"),
+    "ADMIN_CQ_HI":    Register(0x04C, "rw", "high half"),
+    "ADMIN_LOG2":     Register(0x050, "rw", "log2 of the entries of both admin rings, 0..8"),
+    "ADMIN_DOORBELL": Register(0x054, "rw", "commands written so far; written to make the card run them"),
+    "EVENT_LO":       Register(0x060, "rw", "event ring"),
+    "EVENT_HI":       Register(0x064, "rw", "high half"),
+    "EVENT_LOG2":     Register(0x068, "rw", "log2 of the event ring's entries, 0..12"),
+    "EVENT_CONSUMER": Register(0x06C, "rw", "events read so far; the card keeps from overwriting the rest"),
+    "GUARD_LOCK":     Register(0x080, "rw", "writing 1 locks all GUARD_RANGE registers until PCIe fundamental reset"),
+}
+#: Range n: four registers from 0x100 + 16 * n: first byte (low, high), end (low, high), end exclusive. The low
+#: 12 bits read 0. Empty when end <= first. No TLP of the card may touch a byte of it.
+GUARD_RANGE = 0x100
+MSIX_PAGE = 0x1000
+#: Counter n: 32 bits, wrapping, at COUNTER_PAGE + 4 * n; the order is that of COUNTERS.
+COUNTER_PAGE = 0x2000
+#: User context n: page at DOORBELL_PAGE + DOORBELL_STRIDE * n. It can ring for its own queues only.
+DOORBELL_PAGE = 0x10000
+DOORBELL_STRIDE = 4096
+
+
+class Doorbell(enum.IntEnum):
+    """Byte offsets within a doorbell page; each takes one 8-byte write of DoorbellLayout."""
+
+    SQ = 0x00
+    RQ = 0x08
+    CQ = 0x10
+    CQ_ARM = 0x18
+
+
+DoorbellLayout = data.StructLayout({
+    "number": 32,    # QP number, or CQ number
+    "value":  32,    # SQ, RQ: entries produced so far (mod 2**16); CQ: entries consumed so far (mod 2**16)
+})
+
+
+# Admin commands
+
+class Opcode(enum.IntEnum):
+    """Admin command opcodes."""
+
+    NOP = 0
+    CREATE_CQ = 1
+    DESTROY_CQ = 2
+    REG_MR = 3
+    WRITE_PAGES = 4
+    INVALIDATE = 5
+    INSTALL_QP = 6
+    REMOVE_QP = 7
+    FLUSH_QP = 8
+    UPLOAD_QP = 9
+    EXPECT_READ = 10
+    FENCE = 11
+
+
+class Status(enum.IntEnum):
+    """Outcome of an admin command. Anything but OK: nothing was changed."""
+
+    OK = 0
+    BAD_OPCODE = 1
+    BAD_QPN = 2          # no such QP, or its slot is taken by another
+    BAD_CQ = 3           # no such CQ, or it exists already, or QPs still use it
+    BAD_STAG = 4         # no such STag, or its slot is taken by another
+    BAD_LENGTH = 5       # zero, too long, or wraps 2**64
+    BAD_PAGES = 6        # page list outside card memory, or too short for the length
+    BAD_SIZE = 7         # log2 of a ring or page out of range
+    BAD_ADDRESS = 8      # misaligned
+    BAD_STATE = 9        # the QP is not in a state that allows this
+    EXISTS = 10          # another QP has this 4-tuple
+    TABLE_FULL = 11      # tuple hash bucket full: use another local port
+    QUEUE_FULL = 12      # outstanding-read queue full
+    BUS_ERROR = 13       # the command could not be read from host memory
+    BAD_CONTEXT = 14     # no such user context
+
+
+COMMAND_BYTES = 128
+
+#: First 8 bytes of every command.
+CommandHeader = data.StructLayout({"opcode": 8, "pad": 24, "cookie": 32})
+
+
+def _command(fields):
+    return _record(COMMAND_BYTES, {"opcode": 8, "pad": 24, "cookie": 32, **fields})
+
+
+class QpFlags(enum.IntFlag):
+    """``flags`` of INSTALL_QP."""
+
+    CRC = 1              # MPA CRC32c checked and generated
+    TIMESTAMPS = 2       # TCP timestamps negotiated
+    SACK = 4             # SACK permitted by both
+    VLAN = 8             # frames carry an 802.1Q tag: vlan_tci
+    INITIATOR = 16       # MPA initiator (not bound by the responder's gate)
+    REMOTE_WRITE = 32    # peer may write (QP-level)
+    REMOTE_READ = 64     # peer may read (QP-level)
+    ECN = 128
+
+
+class Access(enum.IntFlag):
+    """Rights of a region (names of rdma-core's IBV_ACCESS_*)."""
+
+    LOCAL_WRITE = 1
+    REMOTE_WRITE = 2
+    REMOTE_READ = 4
+    REMOTE_ATOMIC = 8
+    MW_BIND = 16
+    ZERO_BASED = 32
+    REMOTE_INVALIDATE = 64   # the peer may invalidate it with Send with Invalidate
+    LOCAL_READ = 128         # always granted by the driver; the card checks it for local keys
+
+
+COMMANDS = {
+    Opcode.NOP: _command({}),
+    Opcode.FENCE: _command({}),
+    Opcode.CREATE_CQ: _command({
+        "cq": 16,            # CQ number
+        "log2": 8,           # entries, 2..15
+        "context": 8,        # user context whose page may ring it
+        "pad1": 32,
+        "base": 64,          # ring of Cqe, physical, multiple of 4096
+    }),
+    Opcode.DESTROY_CQ: _command({"cq": 16}),
+    Opcode.REG_MR: _command({
+        "stag": 32,          # index << 8 | key; slot = low bits of the index
+        "pd": 16,
+        "access": 8,         # Access
+        "page_log2": 8,      # page size of the list, 12..30; 0: one contiguous block at `address`
+        "base": 64,          # first TO (0 where ZERO_BASED)
+        "length": 64,        # bytes
+        "address": 64,       # physical address (page_log2 0), or offset of `base` in the first page
+        "first_page": 32,    # first entry of the page list in card memory
+        "pages": 32,         # entries of the page list
+    }),
+    Opcode.WRITE_PAGES: _command({
+        "first": 32,         # first entry written
+        "count": 32,         # entries in this command, 1..13
+        "address": data.ArrayLayout(64, 13),
+    }),
+    Opcode.INVALIDATE: _command({"stag": 32}),
+    Opcode.INSTALL_QP: _command({
+        "qpn": 24, "context": 8,
+        "pd": 16, "flags": 16,
+        "recv_cq": 16, "send_cq": 16,
+        "rq_log2": 8, "sq_log2": 8, "ttl": 8, "tos": 8,      # ring sizes: 0 none, else 1..15
+        "rq_base": 64, "sq_base": 64,
+        "local_ip": 32, "remote_ip": 32,                     # 10.0.0.1 is 0x0a000001
+        "local_port": 16, "remote_port": 16, "vlan_tci": 16, "mss": 16,
+        "local_mac": 48, "remote_mac": 48,                   # 52:54:00:00:00:01 is 0x525400000001
+        "snd_nxt": 32, "rcv_nxt": 32, "snd_wnd": 32, "rcv_wnd": 32,   # windows in bytes, unscaled
+        "snd_wscale": 8, "rcv_wscale": 8, "ord": 8, "ird": 8,
+        "ts_recent": 32, "ts_offset": 32, "cwnd": 32, "ssthresh": 32,
+        "recv_msn": 32, "recv_read_msn": 32,                 # expected MSN on QN 0 and QN 1
+        "send_msn": 32, "send_read_msn": 32,
+    }),
+    Opcode.REMOVE_QP: _command({"qpn": 32}),
+    Opcode.FLUSH_QP: _command({"qpn": 32}),
+    Opcode.UPLOAD_QP: _command({"qpn": 32, "pad1": 32, "address": 64}),   # 64 bytes, Upload
+    Opcode.EXPECT_READ: _command({
+        "qpn": 32, "stag": 32, "to": 64, "length": 32,       # sink of a Read Request that the host sent
+        "wr_id": 16,                                         # returned in the CQE's wqe_index
+    }),
+}
+
+AdminCompletion = _record(16, {"cookie": 32, "value": 32, "status": 8, "opcode": 8, "pad": 47, "phase": 1})
+
+#: What UPLOAD_QP leaves in host memory.
+Upload = _record(64, {
+    "qpn": 24, "state": 8, "snd_una": 32, "snd_nxt": 32, "snd_wnd": 32, "rcv_nxt": 32, "rcv_wnd": 32,
+    "ts_recent": 32, "recv_msn": 32, "recv_read_msn": 32, "rq_consumed": 16, "reason": 8, "open_fpdu": 8,
+})
+__all__ += ["Upload"]
+
+
+# Work queues
+
+Sge = data.StructLayout({"addr": 64, "length": 32, "lkey": 32})
+#: A receive work request: unused SGEs have length 0. 64 bytes. wr_id stays with the driver, found by wqe_index.
+RecvWqe = data.ArrayLayout(Sge, 4)
+
+
+class WcOpcode(enum.IntEnum):
+    """``opcode`` of a CQE."""
+
+    SEND = 0
+    RDMA_WRITE = 1
+    RDMA_READ = 2
+    RECV = 128
+
+
+class WcStatus(enum.IntEnum):
+    """``status`` of a CQE (rdma-core's IBV_WC_*)."""
+
+    SUCCESS = 0
+    LOC_LEN_ERR = 1
+    LOC_PROT_ERR = 2
+    WR_FLUSH_ERR = 3
+    REM_INV_REQ_ERR = 4
+    GENERAL_ERR = 5
+
+
+_CQE = {
+    "qpn": 24,
+    "opcode": 8,             # WcOpcode
+    "status": 8,             # WcStatus
+    "solicited": 1,
+    "with_inv": 1,           # `invalidated` is valid
+    "pad": 6,
+    "wqe_index": 16,         # low 16 bits of the work request's index
+    "byte_len": 32,
+    "invalidated": 32,       # STag that the peer's Send with Invalidate named
+    "immediate": 64,
+}
+CqeBody = _record(24, _CQE)
+#: 32 bytes.
+Cqe = data.StructLayout({**_CQE, "pad1": 63, "phase": 1})
+
+
+# Events
+
+class EventType(enum.IntEnum):
+    """``type`` of an event."""
+
+    QP_ERROR = 1             # stream closed by the card: `reason`, `terminate`, `data` = FPDU's first 48 bytes
+    TERMINATE_RECEIVED = 2   # `data` = the FPDU's first 48 bytes; stream closed
+    READ_REQUEST = 3         # `data` = the FPDU's first 48 bytes: the whole Read Request
+    CQ_ERROR = 4             # `qpn` = CQ number
+    LAST_WQE = 5             # FLUSH_QP has flushed the last receive WQE
+
+
+_EVENT = {
+    "type": 8,
+    "reason": 8,             # Reason
+    "terminate": 16,         # layer << 12 | error type << 8 | error code, as in RFC 5040 4.8
+    "qpn": 24,
+    "pad": 8,
+    "data": data.ArrayLayout(8, 48),
+}
+EventBody = _record(56, _EVENT)
+#: 64 bytes.
+Event = data.StructLayout({**_EVENT, "pad1": 63, "phase": 1})
+
+
+class QpState(enum.IntEnum):
+    """Owned by control/."""
+
+    EMPTY = 0
+    HELD = 1
+    RTS = 2
+    CLOSING = 3
+    ERROR = 4
+
+
+# Why a stream is closed
+
+class Reason(enum.IntEnum):
+    """Each has one Terminate code (TERMINATE) and one counter, ``err_`` and its name."""
+
+    NONE = 0
+    FPDU_LENGTH = 1          # M1: ULPDU_Length too small for its header, or FPDU above fpdu_max
+    FPDU_CRC = 2             # M3
+    DDP_VERSION_TAGGED = 3   # H1
+    DDP_VERSION_UNTAGGED = 4
+    RDMAP_VERSION = 5        # H2
+    OPCODE = 6               # H3
+    TAGGED_FLAG = 7          # H4
+    MESSAGE_MIX = 8          # H6
+    QN = 9                   # U1
+    MSN = 10                 # U2
+    NO_BUFFER = 11           # U3
+    MO = 12                  # U4
+    TOO_LONG = 13            # U5, U7
+    LOCAL_SGE = 14           # U6
+    MALFORMED = 15           # U7: Read Request or Terminate too short, or L=0
+    STAG = 16                # T1
+    STAG_PD = 17             # T2
+    STAG_ACCESS = 18         # T3
+    TO_WRAP = 19             # T4
+    BOUNDS = 20              # T5
+    PAGE = 21                # T6
+    RESPONSE_UNEXPECTED = 22 # R1
+    RESPONSE_STAG = 23       # R2
+    RESPONSE_TO = 24         # R2
+    RESPONSE_LENGTH = 25     # R3
+    RESPONSE_SINK = 26       # R4
+    READ_STAG = 27           # Q1
+    READ_PD = 28             # Q2
+    READ_ACCESS = 29         # Q3
+    READ_WRAP = 30           # Q4
+    READ_BOUNDS = 31         # Q5
+    INVALIDATE_STAG = 32     # stage I
+    INVALIDATE_PD = 33
+    INVALIDATE_ACCESS = 34
+    TERMINATED = 35          # peer's Terminate; never answered
+    SLOT_LEASE = 36          # unfinished FPDU kept its slot too long under pressure
+    CQ_OVERFLOW = 37
+    RQ_FETCH = 38            # a receive WQE could not be read from host memory
+    NOT_NOW = 39             # protect's third outcome, which no block produces yet
+
+
+#: layer << 12 | error type << 8 | error code; None: no Terminate is sent.
+TERMINATE = {
+    Reason.NONE: None,
+    Reason.FPDU_LENGTH: 0x1000, Reason.FPDU_CRC: 0x2002,
+    Reason.DDP_VERSION_TAGGED: 0x1104, Reason.DDP_VERSION_UNTAGGED: 0x1206, Reason.RDMAP_VERSION: 0x0205,
+    Reason.OPCODE: 0x0206, Reason.TAGGED_FLAG: 0x0206, Reason.MESSAGE_MIX: 0x0206,
+    Reason.QN: 0x1201, Reason.MSN: 0x1203, Reason.NO_BUFFER: 0x1202, Reason.MO: 0x1204, Reason.TOO_LONG: 0x1205,
+    Reason.LOCAL_SGE: 0x1000, Reason.MALFORMED: 0x02FF,
+    Reason.STAG: 0x1100, Reason.STAG_PD: 0x1102, Reason.STAG_ACCESS: 0x0102, Reason.TO_WRAP: 0x1103,
+    Reason.BOUNDS: 0x1101, Reason.PAGE: 0x1000,
+    Reason.RESPONSE_UNEXPECTED: 0x0206, Reason.RESPONSE_STAG: 0x1100, Reason.RESPONSE_TO: 0x1101,
+    Reason.RESPONSE_LENGTH: 0x1101, Reason.RESPONSE_SINK: 0x1000,
+    Reason.READ_STAG: 0x0100, Reason.READ_PD: 0x0103, Reason.READ_ACCESS: 0x0102, Reason.READ_WRAP: 0x0104,
+    Reason.READ_BOUNDS: 0x0101,
+    Reason.INVALIDATE_STAG: 0x0209, Reason.INVALIDATE_PD: 0x0109, Reason.INVALIDATE_ACCESS: 0x0102,
+    Reason.TERMINATED: None, Reason.SLOT_LEASE: 0x1000, Reason.CQ_OVERFLOW: 0x1000, Reason.RQ_FETCH: 0x1000,
+    Reason.NOT_NOW: 0x1000,
+}
+
+
+# Counters
+
+@dataclass(frozen=True)
+class Counter:
+    """A counter: its layer (folder of the gateware), name and meaning."""
+
+    layer: str
+    name: str
+    doc: str
+
+
+_COUNTERS = """
+mac     rx_frames           good frames received
+mac     rx_fcs_errors       frames dropped: wrong FCS or coding error
+mac     rx_runts            frames dropped: shorter than 64 bytes
+mac     rx_oversize         frames dropped: longer than the frame limit
+mac     rx_overflow         frames dropped: the frame queue was full
+mac     tx_frames           frames sent
+ip      rx_other_ethertype  frames that are not IPv4
+ip      rx_ip_header        IPv4 header malformed: version, length, or longer than the frame
+ip      rx_ip_options       IPv4 options
+ip      rx_ip_fragment      IPv4 fragments
+ip      rx_ip_checksum      wrong IPv4 header checksum
+ip      rx_ip_protocol      IPv4, but not TCP
+ip      rx_tcp_header       TCP header malformed: data offset or options
+ip      rx_tcp_checksum     wrong TCP checksum
+ip      rx_tcp_flags        SYN, FIN, RST or URG, or no ACK, on an installed connection
+ip      rx_no_connection    TCP, but no installed connection
+ip      rx_no_slot          segments dropped: no free slot, or payload longer than a slot
+ip      rx_segments         segments handed to TCP
+tcp     rx_dead             segments for a QP that is not in RTS
+tcp     rx_fast_path        header prediction held
+tcp     rx_slow_path        it did not
+tcp     rx_pure_acks        segments without payload
+tcp     rx_duplicate        nothing new in the segment
+tcp     rx_trimmed          trimmed at the left
+tcp     rx_beyond_window    outside the window, or trimmed at the right
+tcp     rx_no_timestamp     no timestamp on a connection that negotiated them
+tcp     rx_held             out-of-order segments held
+tcp     rx_held_dropped     out-of-order segments dropped: no slot to spare
+tcp     rx_released         held segments handed on
+tcp     rx_refused          in-order bytes dropped unacknowledged: no slot to spare, or parked
+tcp     rx_bad_ack          ACK for data never sent
+tcp     tx_acks             pure ACKs sent
+mpa     rx_fpdus            FPDUs whose CRC held (or is off)
+mpa     rx_fpdus_split      of those, the ones that lay in two slots
+mpa     rx_appended         segments appended to an unfinished FPDU
+mpa     rx_parked           walks stopped for want of a receive WQE
+mpa     rx_unfinished       segments that left an unfinished FPDU
+rdmap   rx_writes           RDMA Write segments placed
+rdmap   rx_sends            Send segments placed
+rdmap   rx_responses        Read Response segments placed
+rdmap   rx_read_requests    Read Requests reported
+rdmap   rx_terminates       Terminates received
+rdmap   rx_after_error      FPDUs dropped behind a stream's first error
+rdmap   rx_completions      receive and read completions written
+dma     tx_writes           memory write TLPs
+dma     tx_reads            memory read TLPs
+dma     rx_completions_bad  completions that match no read
+dma     read_errors         reads that ended in UR, CA, poison or time-out
+dma     guard_writes        writes blocked by the guard
+dma     guard_reads         reads blocked by the guard
+dma     guard_other         TLPs of a type that may not leave
+dma     mmio_unsupported    host accesses answered UR or ignored
+queues  doorbell_refused    doorbells for a queue of another context, or for none
+queues  cq_overflow         completions that met a full CQ
+queues  event_overflow      events that met a full ring
+control commands            admin commands run
+control commands_refused    of those, the ones refused
+"""
+
+COUNTERS = tuple(Counter(*line.split(None, 2)) for line in _COUNTERS.strip().splitlines()) + tuple(
+    Counter("rdmap", "err_" + reason.name.lower(), f"streams closed: {reason.name}")
+    for reason in Reason if reason is not Reason.NONE)
+
+
+def counter_layout(layer):
+    """One strobe bit for each counter of ``layer``: the shape of its ``count`` port."""
+    return data.StructLayout({c.name: 1 for c in COUNTERS if c.layer == layer})

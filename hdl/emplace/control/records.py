@@ -1,0 +1,59 @@
+"""Control records that every layer may see: the fence token, and the command it stands for.
+
+While a token is under way the command that caused it stands on ``cmd`` (one static record,
+:data:`~emplace.abi.COMMANDS`), so that a token is just {op, qp}.
+"""
+
+import enum
+
+from amaranth.lib import data, enum as aenum
+
+from .. import abi
+
+__all__ = ["TokenOp", "Token", "RecordKind", "InstallCommand", "UploadPart", "QpIndex"]
+
+
+class TokenOp(aenum.Enum, shape=3):
+    """What the token asks each owner of state to do as it passes."""
+
+    FENCE = 0      # nothing: comes out when all before it has left
+    INSTALL = 1    # load this QP's state from ``cmd``
+    KILL = 2       # the stream has failed: give back its slots, keep the rest for UPLOAD
+    REMOVE = 3     # forget the QP
+    FLUSH = 4      # complete every posted receive WQE with WR_FLUSH_ERR
+    UPLOAD = 5     # put this owner's part of ``abi.Upload`` on its ``upload`` port
+
+
+class RecordKind(aenum.Enum, shape=1):
+    """A stream's record is about data, or is a token on its way."""
+
+    DATA = 0
+    TOKEN = 1
+
+
+class Token(data.StructLayout):
+    """Fence token (design D9).
+
+    Members
+    -------
+    op : ``TokenOp``
+    qp : ``unsigned(qp_bits)``
+        Slot of the QP that it is about.
+    """
+
+    def __init__(self, config):
+        super().__init__({"op": TokenOp, "qp": config.qp_bits})
+
+
+class QpIndex(data.StructLayout):
+    """``qp``: the slot of a QP."""
+
+    def __init__(self, config):
+        super().__init__({"qp": config.qp_bits})
+
+
+#: The command that is being carried out, INSTALL_QP's fields.
+InstallCommand = abi.COMMANDS[abi.Opcode.INSTALL_QP]
+
+#: The whole of abi.Upload; each owner drives its own fields and leaves the rest 0, so that they can be ORed.
+UploadPart = abi.Upload

@@ -1,0 +1,1 @@
+"""Packet streams: the word, queues, realignment, arbitration, clock crossing."""

@@ -1,0 +1,67 @@
+"""What TCP's receive side and the LLP's walk tell each other, and the slot memory's ports."""
+
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..control.records import RecordKind, Token
+
+__all__ = ["WalkRequest", "WalkResult", "SlotRead", "SlotIndex"]
+
+
+class SlotIndex(data.StructLayout):
+    """``slot``: a receive slot."""
+
+    def __init__(self, config):
+        super().__init__({"slot": config.slot_bits})
+
+
+def SlotRead(config):
+    """Read port of slot memory, seen from its user: ``data`` is the word asked for two cycles ago.
+
+    Members: ``en``, ``slot``, ``address`` (word in the slot) out; ``data`` (64 bits) in. ``data``
+    holds until two cycles after the next ``en``.
+    """
+    return wiring.Signature({
+        "en": Out(1), "slot": Out(config.slot_bits), "address": Out((config.slot_words - 1).bit_length()),
+        "data": In(64),
+    })
+
+
+class WalkRequest(data.StructLayout):
+    """In-order bytes for the walk, or a token.
+
+    Members
+    -------
+    kind : ``RecordKind``
+    token : ``Token``
+    qp : ``unsigned(qp_bits)``
+    slot : ``unsigned(slot_bits)``
+    offset : ``unsigned(11)``
+        First byte in the slot.
+    length : ``unsigned(12)``
+        Octets, at least 1.
+    """
+
+    def __init__(self, config):
+        super().__init__({"kind": RecordKind, "token": Token(config), "qp": config.qp_bits, "slot": config.slot_bits,
+                          "offset": 11, "length": 12})
+
+
+class WalkResult(data.StructLayout):
+    """Answer to each WalkRequest, in order (also to a token, all 0).
+
+    Members
+    -------
+    consumed : ``unsigned(12)``
+        Octets taken for good: RCV.NXT moves by this much. What was not taken was not looked at.
+    kept : ``unsigned(1)``
+        The LLP keeps the slot (an unfinished FPDU lies in it). Else it is TCP's again: to hold what
+        was not consumed, or to free.
+    parked : ``unsigned(1)``
+        Stopped for want of a receive WQE: what is left waits for ``resume``.
+    failed : ``unsigned(1)``
+        The stream has just failed: nothing of it will ever be taken.
+    """
+
+    def __init__(self):
+        super().__init__({"consumed": 12, "kept": 1, "parked": 1, "failed": 1})
