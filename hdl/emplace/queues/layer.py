@@ -1,0 +1,120 @@
+"""Queues in host memory: receive queues, completion queues, the event ring."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .. import abi
+from ..control.records import InstallCommand, QpIndex, UploadPart
+from ..dma.records import PlaceCommand, ReadRequest, ReadWord, WriteCommand
+from ..stream.packet import connect_streams
+from .completions import Completions
+from .doorbells import DoorbellTable
+from .ports import CqResult, CqUpdate, Died, DoorbellKind, EventRing, Ring
+from .receive import ReceiveQueues
+from .records import GateReply, GateRequest, Sge, SgeRequest, TakeReply, TakeRequest
+from .store import WqeStore
+
+__all__ = ["Queues"]
+
+
+class Queues(wiring.Component):
+    """See :mod:`.receive`, :mod:`.store`, :mod:`.completions` and :mod:`.doorbells` for throughput and latency.
+
+    Parameters
+    ----------
+    config : :class:`~emplace.config.NicConfig`
+
+    Members
+    -------
+    gate_request, gate_reply, resume
+        mpa asks whether a Send's first segment may go on.
+    take, taken, sge, sge_data
+        rdmap uses receive WQEs.
+    reads, read_data
+        Receive WQEs from the bus.
+    commands, writes
+        The way of every write; ``inline`` merges control's.
+    cq_update, cq_result
+        Control makes and unmakes CQs.
+    doorbell : ``In(stream.Signature(Ring, always_ready=True))``
+        One a cycle.
+    event_ring : ``In(EventRing)``
+    died : ``Out(stream.Signature(Died(config)))``
+        A completion was lost.
+    cmd, upload, count
+    """
+
+    def __init__(self, config):
+        self.config = config
+        super().__init__({
+            "gate_request": In(stream.Signature(GateRequest(config))),
+            "gate_reply":   Out(stream.Signature(GateReply())),
+            "resume":       Out(stream.Signature(QpIndex(config))),
+            "take":         In(stream.Signature(TakeRequest(config))),
+            "taken":        Out(stream.Signature(TakeReply(config))),
+            "sge":          In(stream.Signature(SgeRequest(config))),
+            "sge_data":     Out(stream.Signature(Sge)),
+            "reads":        Out(stream.Signature(ReadRequest(config))),
+            "read_data":    In(stream.Signature(ReadWord())),
+            "commands":     In(stream.Signature(PlaceCommand(config))),
+            "writes":       Out(stream.Signature(WriteCommand(config))),
+            "inline":       In(stream.Signature(WriteCommand(config))),
+            "cq_update":    In(stream.Signature(CqUpdate(config))),
+            "cq_result":    Out(stream.Signature(CqResult)),
+            "doorbell":     In(stream.Signature(Ring, always_ready=True)),
+            "event_ring":   In(EventRing),
+            "died":         Out(stream.Signature(Died(config))),
+            "cmd":          In(InstallCommand),
+            "upload":       Out(UploadPart),
+            "count":        Out(abi.counter_layout("queues")),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        m.submodules.receive = receive = ReceiveQueues(config)
+        m.submodules.store = store = WqeStore(config)
+        m.submodules.completions = completions = Completions(config)
+        m.submodules.rq_doorbells = rq = DoorbellTable(config.qps)
+        m.submodules.cq_doorbells = cq = DoorbellTable(config.cqs)
+
+        for mine, theirs in ((receive.gate_request, self.gate_request), (receive.take, self.take),
+                             (store.sge, self.sge), (store.read_data, self.read_data),
+                             (completions.commands, self.commands), (completions.inline, self.inline),
+                             (completions.cq_update, self.cq_update), (receive.arrived, store.arrived),
+                             (receive.token, completions.token), (completions.answer, receive.answer),
+                             (self.gate_reply, receive.gate_reply), (self.resume, receive.resume),
+                             (self.taken, receive.taken), (self.sge_data, store.sge_data),
+                             (self.reads, receive.reads), (self.writes, completions.writes),
+                             (self.cq_result, completions.cq_result), (self.died, completions.died)):
+            connect_streams(m, theirs, mine)
+        m.d.comb += [
+            receive.cmd.eq(self.cmd), self.upload.eq(completions.upload),
+            store.fly.eq(receive.fly), receive.full.eq(store.full),
+            store.cancel.eq(receive.cancel), receive.cancelled.eq(store.cancelled),
+            store.sum_at.eq(receive.sum_at), receive.sum.eq(store.sum),
+            completions.event_ring.eq(self.event_ring),
+        ]
+
+        # Doorbells: kinds SQ and RQ name a QP, CQ and CQ_ARM a CQ. SQ and CQ_ARM are checked, and move nothing yet.
+        kind = Signal(DoorbellKind)
+        m.d.comb += kind.eq(self.doorbell.p.kind)
+        for table, owner, (still, moving) in ((rq, receive, (DoorbellKind.SQ, DoorbellKind.RQ)),
+                                              (cq, completions, (DoorbellKind.CQ_ARM, DoorbellKind.CQ))):
+            m.d.comb += [
+                table.ring.valid.eq(self.doorbell.valid & ((kind == still) | (kind == moving))),
+                table.ring.p.number.eq(self.doorbell.p.number),
+                table.ring.p.context.eq(self.doorbell.p.context),
+                table.ring.p.value.eq(self.doorbell.p.value[:16]),
+                table.ring.p.move.eq(kind == moving),
+                table.owner.eq(owner.owner), table.limit.eq(owner.limit),
+                table.look.eq(owner.look), owner.latest.eq(table.latest),
+            ]
+        m.d.comb += [
+            receive.rung.en.eq(rq.accepted), receive.rung.index.eq(rq.index),
+            self.count.doorbell_refused.eq(rq.refused | cq.refused),
+            self.count.cq_overflow.eq(completions.cq_overflow),
+            self.count.event_overflow.eq(completions.event_overflow),
+        ]
+        return m
