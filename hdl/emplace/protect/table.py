@@ -1,0 +1,218 @@
+"""The table of registered regions, and registration."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, enum, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .. import abi
+from .records import TableOp, TableResult, TableUpdate
+
+__all__ = ["LENGTH_LIMIT", "PAGE_LOG2_MAX", "PAGE_LOG2_MIN", "RegionEntry", "RegionState", "RegionTable"]
+
+#: Longest region, bytes.
+LENGTH_LIMIT = 1 << 45
+PAGE_LOG2_MIN = 12
+PAGE_LOG2_MAX = 30
+_ZERO_BASED = abi.Access.ZERO_BASED.value.bit_length() - 1
+
+
+class RegionState(enum.Enum, shape=2):
+    """Of a table slot. INVALID keeps its STag, so that a repeated invalidation is told from a wrong one."""
+
+    EMPTY = 0
+    VALID = 1
+    INVALID = 2
+
+
+class RegionEntry(data.StructLayout):
+    """What the checks need of a region, worked out when it is registered.
+
+    Members
+    -------
+    stag : ``unsigned(32)``
+    pd : ``unsigned(16)``
+    access : ``unsigned(8)``
+        ``abi.Access``.
+    base, end : ``unsigned(64)``, ``unsigned(65)``
+        First TO, and the one past the last.
+    bias : ``unsigned(64)``
+        What is added to a TO, mod 2**64: for one block, to get the physical address; for a page
+        list, to get the distance from the start of the first page.
+    page_log2 : ``unsigned(5)``
+        12..30, or 0: one block.
+    first_page, pages : ``unsigned(page_bits)``, ``unsigned(page_bits + 1)``
+        Of card memory.
+    """
+
+    def __init__(self, config):
+        super().__init__({"stag": 32, "pd": 16, "access": 8, "base": 64, "end": 65, "bias": 64, "page_log2": 5,
+                          "first_page": config.page_bits, "pages": config.page_bits + 1})
+
+
+class RegionTable(wiring.Component):
+    """Registers and invalidates regions, and shows the checks one entry a cycle.
+
+    An entry is written in one cycle, so that a reader sees all of the old one or all of the new one.
+    Nothing is written unless every check holds.
+
+    An update takes about 10 cycles, of which the table is busy in 3 and more only while an
+    INVALIDATE of the peer is on its way.
+
+    Members
+    -------
+    update : ``In(stream.Signature(TableUpdate()))``
+    result : ``Out(stream.Signature(TableResult))``
+        One an update; offered once the update has been taken, in effect from then on.
+    slot : ``In(region_bits)``
+        Entry to read.
+    entry, state : ``Out(RegionEntry)``, ``Out(RegionState)``
+        That of the last cycle's ``slot``.
+    busy : ``Out(1)``
+        ``slot`` isn't looked at.
+    kill : ``In(1)``
+        Strobe: slot ``kill_slot`` becomes INVALID. Never while ``quiet`` is high.
+    kill_slot : ``In(region_bits)``
+    quiet : ``In(1)``
+        No ``kill`` comes, for as long as ``busy`` is high.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        super().__init__({
+            "update":    In(stream.Signature(TableUpdate())),
+            "result":    Out(stream.Signature(TableResult)),
+            "slot":      In(config.region_bits),
+            "entry":     Out(RegionEntry(config)),
+            "state":     Out(RegionState),
+            "busy":      Out(1),
+            "kill":      In(1),
+            "kill_slot": In(config.region_bits),
+            "quiet":     In(1),
+        })
+        # Public to the proof only.
+        self.entries = memory.Memory(shape=RegionEntry(config), depth=config.regions, init=[])
+        self.states = memory.Memory(shape=RegionState, depth=config.regions, init=[])
+        self.write = Signal()
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        mr = self.update.p.mr
+
+        m.submodules.entries = self.entries
+        m.submodules.states = self.states
+        entry_write, entry_read = self.entries.write_port(), self.entries.read_port()
+        state_write, state_read = self.states.write_port(), self.states.read_port()
+        m.d.comb += [self.entry.eq(entry_read.data), self.state.eq(state_read.data)]
+
+        # What an entry holds beside the command's fields, in two steps of 32 bits each.
+        end, top, bias = Signal(65), Signal(65), Signal(64)     # top: end of the block, or of the last page's use
+        end_low, top_low, bias_low = Signal(33), Signal(33), Signal(33)
+        size_bits = config.page_bits + 1
+        span = Signal(size_bits + PAGE_LOG2_MAX)                # bytes that the page list covers
+        page_mask = Signal(PAGE_LOG2_MAX)
+        paged, short_low, short_high, equal_high = Signal(), Signal(), Signal(), Signal()
+        bad_length, bad_size, outside, bad_offset = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            paged.eq(mr.page_log2 != 0),
+            page_mask.eq(Cat(mr.page_log2 > n for n in range(PAGE_LOG2_MAX))),
+        ]
+
+        stag, old_stag, old_state = Signal(32), Signal(32), Signal(RegionState)
+        mine, own_slot = Signal(), Signal(config.region_bits)
+        status = Signal(8)
+        m.d.comb += [
+            stag.eq(mr.stag),
+            own_slot.eq(stag[8:8 + config.region_bits]),
+            entry_read.addr.eq(Mux(self.busy, own_slot, self.slot)),
+            state_read.addr.eq(entry_read.addr),
+            entry_write.addr.eq(own_slot),
+            entry_write.data.stag.eq(stag),
+            entry_write.data.pd.eq(mr.pd),
+            entry_write.data.access.eq(mr.access),
+            entry_write.data.base.eq(mr.base),
+            entry_write.data.end.eq(end),
+            entry_write.data.bias.eq(bias),
+            entry_write.data.page_log2.eq(mr.page_log2),
+            entry_write.data.first_page.eq(mr.first_page),
+            entry_write.data.pages.eq(mr.pages),
+            mine.eq((old_state == RegionState.VALID) & (old_stag == stag)),
+            state_write.addr.eq(own_slot),
+            state_write.data.eq(RegionState.INVALID),
+            state_write.en.eq(self.write | self.kill),
+        ]
+        with m.If(self.kill):
+            m.d.comb += state_write.addr.eq(self.kill_slot)
+
+        with m.FSM(name="registration"):
+            with m.State("IDLE"):              # waits for an update
+                m.d.sync += [
+                    end_low.eq(mr.base[:32] + mr.length[:32]),
+                    top_low.eq(mr.address[:32] + mr.length[:32]),
+                    bias_low.eq(mr.address[:32] - mr.base[:32]),
+                    span.eq(mr.pages[:size_bits] << mr.page_log2[:5]),
+                    outside.eq(mr.pages[size_bits:].any() | mr.first_page[size_bits:].any()
+                               | (mr.pages[:size_bits] + mr.first_page[:size_bits] > config.pages)),
+                    bad_size.eq(paged & ((mr.page_log2 < PAGE_LOG2_MIN) | (mr.page_log2 > PAGE_LOG2_MAX))),
+                    bad_length.eq((mr.length == 0) | (mr.length > LENGTH_LIMIT)),
+                    bad_offset.eq((mr.address[:PAGE_LOG2_MAX] & ~page_mask).any()
+                                  | mr.address[PAGE_LOG2_MAX:].any()),
+                ]
+                with m.If(self.update.valid):
+                    m.next = "HIGH"
+            with m.State("HIGH"):              # the upper halves of the sums
+                m.d.sync += [
+                    end.eq(Cat(end_low[:32], mr.base[32:] + mr.length[32:] + end_low[32])),
+                    top.eq(Cat(top_low[:32], mr.address[32:] + mr.length[32:] + top_low[32])),
+                    bias.eq(Cat(bias_low[:32], (mr.address[32:] - mr.base[32:] - bias_low[32])[:32])),
+                ]
+                m.next = "COVER"
+            with m.State("COVER"):             # compares the page list's bytes with what is needed
+                m.d.sync += [
+                    short_low.eq(span[:24] < top[:24]),
+                    short_high.eq(span[24:] < top[24:]),
+                    equal_high.eq(span[24:] == top[24:]),
+                ]
+                m.next = "JUDGE"
+            with m.State("JUDGE"):             # the checks that need only the command
+                with m.If(bad_length | (end[64] & end[:64].any())):
+                    m.d.sync += status.eq(abi.Status.BAD_LENGTH)
+                with m.Elif(bad_size):
+                    m.d.sync += status.eq(abi.Status.BAD_SIZE)
+                with m.Elif(paged & (outside | short_high | (equal_high & short_low))):
+                    m.d.sync += status.eq(abi.Status.BAD_PAGES)
+                with m.Elif((paged & bad_offset) | (~paged & top[64] & top[:64].any())
+                            | (mr.access[_ZERO_BASED] & (mr.base != 0))):
+                    m.d.sync += status.eq(abi.Status.BAD_ADDRESS)
+                with m.Else():
+                    m.d.sync += status.eq(abi.Status.OK)
+                m.next = "CLAIM"
+            with m.State("CLAIM"):             # keeps requests out, waits for a peer's INVALIDATE on its way
+                m.d.comb += self.busy.eq(1)
+                with m.If(self.quiet):
+                    m.next = "READ"
+            with m.State("READ"):              # the slot's entry comes out of memory
+                m.d.comb += self.busy.eq(1)
+                m.d.sync += [old_stag.eq(self.entry.stag), old_state.eq(self.state)]
+                m.next = "WRITE"
+            with m.State("WRITE"):
+                m.d.comb += self.busy.eq(1)
+                with m.If(self.update.p.op == TableOp.REGISTER):
+                    m.d.comb += state_write.data.eq(RegionState.VALID)
+                    with m.If(old_state == RegionState.VALID):
+                        m.d.sync += status.eq(abi.Status.BAD_STAG)
+                    with m.Elif(status == abi.Status.OK):
+                        m.d.comb += [self.write.eq(1), entry_write.en.eq(1)]
+                with m.Else():
+                    m.d.sync += status.eq(Mux(mine, abi.Status.OK, abi.Status.BAD_STAG))
+                    m.d.comb += self.write.eq(mine)
+                m.next = "DONE"
+            with m.State("DONE"):              # takes the update before its result, so that one may wait for the other
+                m.d.comb += self.update.ready.eq(1)
+                m.next = "RESULT"
+            with m.State("RESULT"):            # waits for the result to be taken
+                m.d.comb += [self.result.valid.eq(1), self.result.p.status.eq(status)]
+                with m.If(self.result.ready):
+                    m.next = "IDLE"
+
+        return m
