@@ -1,0 +1,131 @@
+"""Registers, the admin queue, QP states, tokens, counters."""
+
+from amaranth.hdl import Module, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from .. import abi
+from ..dma.records import GuardRange, MmioRead, MmioWrite, ReadRequest, ReadWord, WriteCommand
+from ..ip.records import LookupUpdate
+from ..protect.records import PageWrite, TableResult, TableUpdate
+from ..queues.ports import CqResult, CqUpdate, EventRing, Ring
+from ..rdmap.records import Died, ExpectRead, ExpectResult
+from ..stats.counters import Counters
+from ..stream.packet import connect_streams
+from .admin_ring import AdminRing
+from .check import CommandCheck
+from .deaths import Deaths
+from .records import InstallCommand, Token, UploadPart
+from .registers import Registers
+from .sequencer import Sequencer
+
+__all__ = ["Control"]
+
+
+class Control(wiring.Component):
+    """See :mod:`.registers`, :mod:`.admin_ring`, :mod:`.sequencer` and :mod:`.deaths`.
+
+    Parameters
+    ----------
+    config : :class:`~emplace.config.NicConfig`
+
+    Members
+    -------
+    mmio_write, mmio_read, mmio_data
+        The host's accesses to BAR0.
+    doorbell : ``Out(stream.Signature(Ring))``
+        To queues, which is always ready.
+    reads, read_data
+        Admin commands from the bus.
+    inline : ``Out(stream.Signature(WriteCommand(config)))``
+        Admin completions and uploads.
+    token, token_done
+        Into ip, out of dma.
+    lookup_update, lookup_result; table, table_result; pages; cq_update, cq_result; expect, expect_result
+        Orders to ip, protect, queues and rdmap, and abi.Status of each.
+    died : ``In(stream.Signature(Died(config))).array(2)``
+        Streams that rdmap (0) and queues (1) have ended. Always taken.
+    alive : ``Out(qps)``
+        Bit n: QP slot n is in RTS.
+    cmd : ``Out(InstallCommand)``
+        The command under way.
+    now, lease : ``Out(32)``
+        Ticks.
+    guard_ranges, event_ring
+        As the registers say.
+    upload : ``In(UploadPart)``
+        All owners' parts, ORed; theirs stand until the next UPLOAD token.
+    counts : ``In(len(abi.COUNTERS))``
+        Strobes of all layers, in that order. count : ``Out``: this layer's.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        result = data.StructLayout({"status": 8})
+        super().__init__({
+            "mmio_write":    In(stream.Signature(MmioWrite(config), always_ready=True)),
+            "mmio_read":     In(stream.Signature(MmioRead(config))),
+            "mmio_data":     Out(stream.Signature(unsigned(64))),
+            "doorbell":      Out(stream.Signature(Ring)),
+            "reads":         Out(stream.Signature(ReadRequest(config))),
+            "read_data":     In(stream.Signature(ReadWord())),
+            "inline":        Out(stream.Signature(WriteCommand(config))),
+            "token":         Out(stream.Signature(Token(config))),
+            "token_done":    In(stream.Signature(Token(config))),
+            "lookup_update": Out(stream.Signature(LookupUpdate(config))),
+            "lookup_result": In(stream.Signature(result)),
+            "table":         Out(stream.Signature(TableUpdate())),
+            "table_result":  In(stream.Signature(TableResult)),
+            "pages":         Out(stream.Signature(PageWrite(config))),
+            "cq_update":     Out(stream.Signature(CqUpdate(config))),
+            "cq_result":     In(stream.Signature(CqResult)),
+            "expect":        Out(stream.Signature(ExpectRead(config))),
+            "expect_result": In(stream.Signature(ExpectResult)),
+            "died":          In(stream.Signature(Died(config))).array(2),
+            "alive":         Out(config.qps),
+            "cmd":           Out(InstallCommand),
+            "now":           Out(32),
+            "lease":         Out(32),
+            "guard_ranges":  Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
+            "event_ring":    Out(EventRing),
+            "upload":        In(UploadPart),
+            "counts":        In(len(abi.COUNTERS)),
+            "count":         Out(abi.counter_layout("control")),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.registers = registers = Registers(self.config)
+        m.submodules.ring = ring = AdminRing(self.config)
+        m.submodules.check = check = CommandCheck(self.config)
+        m.submodules.deaths = deaths = Deaths(self.config)
+        m.submodules.sequencer = sequencer = Sequencer(self.config)
+        m.submodules.counters = counters = Counters(len(abi.COUNTERS))
+
+        connect(m, flipped(self.mmio_write), registers.mmio_write)
+        for source, sink in ((self.mmio_read, registers.mmio_read), (registers.mmio_data, self.mmio_data),
+                             (registers.doorbell, self.doorbell),
+                             (ring.reads, self.reads), (self.read_data, ring.read_data),
+                             (deaths.o, sequencer.deaths),
+                             (self.died[0], deaths.died[0]), (self.died[1], deaths.died[1])):
+            connect_streams(m, source, sink)
+        for name in ("inline", "token", "lookup_update", "table", "pages", "cq_update", "expect"):
+            connect_streams(m, getattr(sequencer, name), getattr(self, name))
+        for name in ("token_done", "lookup_result", "table_result", "cq_result", "expect_result"):
+            connect_streams(m, getattr(self, name), getattr(sequencer, name))
+        m.d.comb += [
+            ring.config_ring.eq(registers.admin_ring),
+            ring.rotate.eq(sequencer.rotate), ring.finish.eq(sequencer.finish),
+            check.command.eq(ring.command),
+            sequencer.valid.eq(ring.valid), sequencer.failed.eq(ring.failed), sequencer.command.eq(ring.command),
+            sequencer.completion_address.eq(ring.completion_address),
+            sequencer.completion_phase.eq(ring.completion_phase),
+            sequencer.check.eq(check.status), sequencer.deaths_empty.eq(deaths.empty),
+            sequencer.upload.eq(self.upload),
+            self.alive.eq(sequencer.alive), self.cmd.eq(ring.command),
+            self.now.eq(registers.now), self.lease.eq(registers.lease),
+            self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),
+            counters.strobes.eq(self.counts), counters.pair.eq(registers.pair), registers.counters.eq(counters.data),
+            self.count.commands.eq(sequencer.commands), self.count.commands_refused.eq(sequencer.commands_refused),
+        ]
+        return m
