@@ -42,7 +42,9 @@ def run(steps, *, stall=0.0, seed=1):
                            "header": int.from_bytes(header, "little")}
             ctx.set(dut.ulpdus.payload, record)
             ctx.set(dut.ulpdus.valid, 1)
-            await ctx.tick().until(dut.ulpdus.ready)
+            ready = False
+            while not ready:
+                _, _, ready = await ctx.tick().sample(dut.ulpdus.ready)
             ctx.set(dut.ulpdus.valid, 0)
 
     async def sink(ctx):

@@ -80,6 +80,7 @@ class SegmentCheck(wiring.Component):
         payload = Signal(16)
         next_offset = Signal(32)
         m.d.comb += [
+            msn_read.en.eq(0), offset_read.en.eq(0),       # their default is 1
             msn_read.addr.eq(Cat(Mux(token, step, qn[:2]), qp)),
             msn_write.addr.eq(msn_read.addr),
             msn_write.data.eq(msn_read.data + 1),

@@ -65,7 +65,7 @@ class HeaderCheck(wiring.Component):
         settings_read, settings_write = settings.read_port(), settings.write_port()
         open_read, open_write = messages.read_port(), messages.write_port()
         for port in (settings_read, settings_write, open_read, open_write):
-            m.d.comb += port.addr.eq(i.p.qp)
+            m.d.comb += [port.addr.eq(i.p.qp), port.en.eq(0)]        # a read port's default is 1
         m.d.comb += [settings_write.data[name].eq(self.cmd[name]) for name in ("qpn", "pd", "recv_cq", "send_cq")]
         m.d.comb += settings_write.data.remote_write.eq((self.cmd.flags & QpFlags.REMOTE_WRITE).any())
 

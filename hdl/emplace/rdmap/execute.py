@@ -92,6 +92,7 @@ class Execute(wiring.Component):
         octets = Signal(32)
         m.d.comb += [
             stream_read.addr.eq(checked.p.qp),
+            stream_read.en.eq(0),        # its default is 1
             stream_write.addr.eq(now.qp),
             stream_write.data.reason.eq(stream_read.data.reason),
             self.died.p.qp.eq(now.qp),

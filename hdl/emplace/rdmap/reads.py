@@ -65,6 +65,8 @@ class ReadQueue(wiring.Component):
         m.d.comb += [
             qp.eq(Mux(i.valid, i.p.qp, self.expect.p.qp)),
             state_read.addr.eq(qp),
+            state_read.en.eq(0),         # its default is 1
+            entry_read.en.eq(0),
             entry_read.addr.eq(Cat(state.head, qp)),
             entry_write.addr.eq(Cat((state.head + state.level)[:bits], self.expect.p.qp)),
             *(entry_write.data[name].eq(self.expect.p[name]) for name in ("stag", "to", "length", "wr_id")),

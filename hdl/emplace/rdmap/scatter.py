@@ -73,6 +73,7 @@ class Scatter(wiring.Component):
         reason = Signal(Reason)
         m.d.comb += [
             read.addr.eq(self.request.p.qp),
+            read.en.eq(0),               # its default is 1
             write.addr.eq(job.qp),
             write.data.eq(at),
             self.take.p.qp.eq(job.qp),
