@@ -30,7 +30,9 @@ class Execute(wiring.Component):
     by one DISCARD. The first error of a stream is reported (event, ``died``, counter), and all behind
     it is thrown away. While a Write waits for its grant, the grant of the next is asked already.
 
-    Throughput: a Write in one burst every 4 cycles, or latency of a grant / 2 + 3. Others one by one.
+    Throughput, with g cycles from an access request to its reply: a Write in one burst every
+    max(3, g / 2 + 2) cycles. Others one by one: a Send in one segment and one SGE about 14 + g,
+    a Read Response segment 11 + g, a Read Request 4.
 
     Parameters
     ----------
@@ -282,6 +284,9 @@ class Execute(wiring.Component):
                             with m.If(is_send):
                                 m.d.comb += self.step.ready.eq(1)
                                 m.next = "STEP"
+                                with m.If(final):
+                                    m.d.sync += self.count.rx_sends.eq(1)
+                                    m.next = "SEND_END"
                             with m.Elif(is_response):
                                 m.next = "RESPONSE_COMMIT"
                             with m.Else():
@@ -301,12 +306,12 @@ class Execute(wiring.Component):
                     m.d.sync += claim.eq(0)
                     m.next = "STEP"
             with m.State("STEP"):        # a piece (left there until it is granted), or the segment's end
-                m.d.sync += wqe_index.eq(self.step.p.wqe_index)
+                m.d.sync += [wqe_index.eq(self.step.p.wqe_index), octets.eq(self.step.p.octets)]
                 with m.If(self.step.valid & self.step.p.end):
                     m.d.comb += self.step.ready.eq(1)
                     with m.Switch(self.step.p.reason):
                         with m.Case(Reason.NONE):
-                            m.d.sync += [octets.eq(self.step.p.octets), self.count.rx_sends.eq(1)]
+                            m.d.sync += self.count.rx_sends.eq(1)
                             m.next = "SEND_END"
                         with m.Case(Reason.TOO_LONG):
                             fail(Reason.TOO_LONG, WcStatus.LOC_LEN_ERR)

@@ -29,8 +29,9 @@ class Rdmap(wiring.Component):
     The first error of a stream gives an event, a word on ``died`` and a counter; all behind it is
     thrown away and counted.
 
-    Throughput: a Write in one burst every 4 cycles, or latency of a grant / 2 + 3.
-    Latency: 6 cycles and a grant from a Write's segment to its command.
+    Throughput, with g cycles from an access request to its reply: a Write in one burst every
+    max(3, g / 2 + 2) cycles, a Send of one segment about 14 + g.
+    Latency: from a Write's segment to its first command 6 + g.
 
     Parameters
     ----------

@@ -98,7 +98,7 @@ ReadQueueReply = data.StructLayout({"reason": 8, "octets": 32, "wr_id": 16})
 class ScatterOp(enum.Enum, shape=2):
     """Of the receive WQE's scatterer."""
 
-    SEGMENT = 0    # cut a Send segment into pieces: steps follow
+    SEGMENT = 0    # cut a Send segment into pieces: a step or more follow
     RETURN = 1     # give a claim back. No step
     RETIRE = 2     # the QP's current receive WQE has its CQE. No step
 
@@ -110,12 +110,12 @@ class ScatterRequest(data.StructLayout):
         super().__init__({"op": ScatterOp, "qp": config.qp_bits, "first": 1, "claimed": 1, "mo": 32, "payload": 16})
 
 
-#: A piece of the segment, or (``end``) the end of it.
+#: A piece of the segment, or (``end``) the end of an empty one, or of one that has failed.
 #:
 #: Piece: ``length`` octets go to ``address`` of ``lkey``; ``final``: none remain. It is taken once it has been granted;
 #: ``wraps``: address + offset is above 2**64.
-#: End: ``reason`` (NONE, NO_BUFFER, RQ_FETCH, TOO_LONG, LOCAL_SGE), ``octets`` of the message so far.
-#: Both: ``wqe_index``.
+#: End: ``reason`` (NONE, NO_BUFFER, RQ_FETCH, TOO_LONG, LOCAL_SGE).
+#: Both: ``wqe_index``, and ``octets`` of the message, this segment included.
 ScatterStep = data.StructLayout({
     "end": 1, "reason": 8, "wqe_index": 16, "octets": 32, "lkey": 32, "address": 64, "length": 16, "final": 1, "wraps": 1,
 })

@@ -21,8 +21,8 @@ class Scatter(wiring.Component):
     A piece holds until it is taken, which says that it has been granted and placed; the next is cut
     then. ``abort`` with a step ends the segment there.
 
-    Latency: from a segment to its first step 7 cycles and an SGE read, or 5 and a WQE more where it
-    is the message's first; then 4 and an SGE read a piece.
+    Latency: from a segment to its first step 6 cycles and an SGE read, and where it is the message's
+    first, a WQE more; then 3 and an SGE read a piece.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Scatter(wiring.Component):
     -------
     request : ``In(stream.Signature(ScatterRequest(config)))``
     step : ``Out(stream.Signature(ScatterStep))``
-        For SEGMENT: pieces, then an end.
+        For SEGMENT: pieces up to the final one; or an end, if the segment is empty or fails.
     abort : ``In(1)``
         With ``step.ready`` on a piece: no more of this segment, no end.
     take, taken, sge, sge_data
@@ -71,6 +71,7 @@ class Scatter(wiring.Component):
         address = Signal(65)
         piece = Signal(16)
         reason = Signal(Reason)
+        m.d.sync += octets.eq(job.mo + job.payload)      # right from the second cycle of a job on
         m.d.comb += [
             read.addr.eq(self.request.p.qp),
             read.en.eq(0),               # its default is 1
@@ -117,26 +118,23 @@ class Scatter(wiring.Component):
                 m.d.comb += self.taken.ready.eq(1)
                 m.d.sync += [
                     at.entry.eq(self.taken.p.entry), at.wqe_index.eq(self.taken.p.wqe_index),
-                    at.total.eq(self.taken.p.total), at.index.eq(0), at.offset.eq(0),
+                    at.total.eq(self.taken.p.total), at.index.eq(0), at.offset.eq(0), remaining.eq(job.payload),
                 ]
                 with m.If(self.taken.valid):
                     with m.If(self.taken.p.ok & ~self.taken.p.failed):
-                        m.next = "SIZE"
+                        m.next = "FIT"
                     with m.Else():
                         m.d.sync += reason.eq(Mux(self.taken.p.failed, Reason.RQ_FETCH, Reason.NO_BUFFER))
                         m.next = "END"
             with m.State("LOAD"):        # nothing: the position has been read
-                m.d.sync += at.eq(read.data)
-                m.next = "SIZE"
-            with m.State("SIZE"):
-                m.d.sync += [octets.eq(job.mo + job.payload), remaining.eq(job.payload)]
+                m.d.sync += [at.eq(read.data), remaining.eq(job.payload)]
                 m.next = "FIT"
             with m.State("FIT"):         # U5; a message has less than 2**32 octets, whatever its buffer
                 with m.If((octets > at.total) | octets[32]):
                     m.d.sync += reason.eq(Reason.TOO_LONG)
                     m.next = "END"
                 with m.Elif(remaining == 0):
-                    m.next = "SAVE"
+                    m.next = "END"
                 with m.Else():
                     m.next = "SGE"
             with m.State("SGE"):         # queues, to hear which SGE is wanted
@@ -173,9 +171,9 @@ class Scatter(wiring.Component):
                         m.next = "CUT"
             with m.State("SAVE"):
                 m.d.comb += write.en.eq(1)
-                m.next = "END"
+                m.next = "IDLE"
             with m.State("END"):         # its taker
-                m.d.comb += [step.valid.eq(1), step.p.end.eq(1)]
+                m.d.comb += [step.valid.eq(1), step.p.end.eq(1), write.en.eq(1)]
                 with m.If(step.ready):
                     m.next = "IDLE"
         return m
