@@ -1,0 +1,404 @@
+"""The card's driver: verbs by rdma-core's names, on the host interface of ``emplace.abi``.
+
+Everything that talks to the card is a coroutine. The bus may be :class:`~emplace_sim.bus.FastBus` or
+anything else with ``memory``, ``read32_many``, ``write32``, ``write64`` and ``wait_activity``.
+"""
+
+import errno
+import random
+from dataclasses import dataclass, field
+
+from emplace import abi
+from emplace.abi import Access, Opcode, Status
+
+from .driver_records import pack, unpack
+from .host import PAGE, Buffer
+
+__all__ = ["AdminError", "CardError", "Device", "ProtectionDomain", "MemoryRegion", "CompletionQueue", "QueuePair", "Sge"]
+
+
+class AdminError(Exception):
+    """The card refused a command: ``status`` (abi.Status) and ``command`` (abi.Opcode)."""
+
+    def __init__(self, status, command):
+        self.status, self.command = status, command
+        super().__init__(f"{command.name}: {status.name}")
+
+
+class CardError(Exception):
+    """The card is not what the driver expects, or does not answer."""
+
+
+@dataclass(eq=False)
+class ProtectionDomain:
+    number: int
+
+
+@dataclass(eq=False)
+class MemoryRegion:
+    """A registered region. ``base`` is its first TO; ``lkey`` and ``rkey`` are the STag."""
+
+    pd: ProtectionDomain
+    stag: int
+    base: int
+    buffer: Buffer
+    access: Access
+    pages: range
+
+    lkey = rkey = property(lambda self: self.stag)
+    length = property(lambda self: self.buffer.length)
+
+    def sge(self, at=0, length=None):
+        """A scatter element for ``length`` bytes from byte ``at`` on."""
+        return Sge(self.base + at, self.length - at if length is None else length, self.stag)
+
+
+@dataclass
+class Sge:
+    addr: int
+    length: int
+    lkey: int
+
+
+class _Ring:
+    """A ring that the card writes, read by phase."""
+
+    def __init__(self, buffer, layout, entries):
+        self.buffer, self.layout, self.entries, self.consumed = buffer, layout, entries, 0
+        self.size = abi.nbytes(layout)
+
+    def next(self):
+        """The next entry's fields, or None if the card has not written it."""
+        data = self.buffer.read(self.consumed % self.entries * self.size, self.size)
+        if data[-1] >> 7 != (self.consumed // self.entries + 1) % 2:
+            return None
+        self.consumed += 1
+        return unpack(self.layout, data)
+
+
+@dataclass(eq=False)
+class CompletionQueue:
+    number: int
+    context: int
+    ring: _Ring
+    qps: set = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class QueuePair:
+    """A receive queue and what is installed of the connection."""
+
+    number: int
+    pd: ProtectionDomain
+    recv_cq: CompletionQueue
+    send_cq: CompletionQueue
+    context: int
+    rq: Buffer | None
+    rq_log2: int
+    produced: int = 0
+    installed: bool = False
+    wr_ids: dict = field(default_factory=dict)     # WQE index -> wr_id
+
+
+def _log2(entries, what, least, most):
+    if entries < 1:
+        raise ValueError(f"{what} must be at least 1, not {entries}")
+    log2 = max((entries - 1).bit_length(), least)
+    if log2 > most:
+        raise ValueError(f"{what} may be at most {1 << most}, not {entries}")
+    return log2
+
+
+class Device:
+    """One card.
+
+    Parameters
+    ----------
+    bus : the bus that the card is on
+    seed : of the numbers that must not be guessed (STags, QP numbers)
+    timeout : cycles that an admin command may take
+    """
+
+    ADMIN_LOG2 = 4
+
+    def __init__(self, bus, *, seed=0, timeout=50000):
+        self.bus, self.memory, self.timeout = bus, bus.memory, timeout
+        self.random = random.Random(f"driver {seed}")
+        self._regions, self._qps, self._cqs, self._free_pages = {}, {}, {}, []
+        self._pds = 0
+        self._cookie = 0
+        self._events = None
+
+    # Opening
+
+    async def open(self, *, events=256, tick=None, lease=None):
+        """Check that it is our card and give it its rings; returns itself."""
+        names = ("ID", "ABI", "CAPS_TABLES", "CAPS_QUEUES", "CAPS_LIMITS")
+        values = await self.bus.read32_many([abi.REGISTERS[name].offset for name in names])
+        ident, version, tables, queues, limits = values
+        if ident != abi.CARD_ID:
+            raise CardError(f"ID register is {ident:#010x}, not {abi.CARD_ID:#010x}: this is no Emplace card")
+        if version != abi.ABI_VERSION:
+            raise CardError(f"the card has host interface {version}, this driver {abi.ABI_VERSION}")
+        self.qps, self.cqs, self.regions, self.pages = (1 << (tables >> at & 0xFF) for at in (0, 8, 16, 24))
+        self.slots, self.orq, self.ird, self.guard_ranges = (queues >> at & 0xFF for at in (0, 8, 16, 24))
+        self.fpdu_max, self.contexts = limits & 0xFFFF, limits >> 16
+        self._free_pages = [range(self.pages)]
+        entries = 1 << self.ADMIN_LOG2
+        self._sq = self._ring_memory(entries * abi.COMMAND_BYTES, "admin.command")
+        self._cq = _Ring(self._ring_memory(entries * abi.nbytes(abi.AdminCompletion), "admin.completion"),
+                         abi.AdminCompletion, entries)
+        log2 = _log2(events, "events", 0, 12)
+        self._events = _Ring(self._ring_memory(abi.nbytes(abi.Event) << log2, "event"), abi.Event, 1 << log2)
+        for name, buffer in (("ADMIN_SQ", self._sq), ("ADMIN_CQ", self._cq.buffer), ("EVENT", self._events.buffer)):
+            await self._register(name + "_LO", buffer.address & 0xFFFFFFFF)
+            await self._register(name + "_HI", buffer.address >> 32)
+        await self._register("ADMIN_LOG2", self.ADMIN_LOG2)
+        await self._register("EVENT_LOG2", log2)
+        for name, value in (("TICK", tick), ("LEASE", lease)):
+            if value is not None:
+                await self._register(name, value)
+        return self
+
+    async def _register(self, name, value):
+        await self.bus.write32(abi.REGISTERS[name].offset, value)
+
+    async def _ring(self, context, door, number, value):
+        page = abi.DOORBELL_PAGE + abi.DOORBELL_STRIDE * context
+        word = pack(abi.DoorbellLayout, {"number": number, "value": value & 0xFFFF})
+        await self.bus.write64(page + door, int.from_bytes(word, "little"))
+
+    def _ring_memory(self, size, label):
+        """Zeroed, so that no entry has the first lap's phase."""
+        buffer = self.memory.alloc(size, label=label, contiguous=True)
+        buffer.write(0, bytes(size))
+        return buffer
+
+    # Admin commands
+
+    async def command(self, opcode, **fields):
+        """Run one command; its completion's ``value``. AdminError if the card refuses it."""
+        if self._events is None:
+            raise CardError("the device is not open")
+        cookie = self._cookie
+        self._cookie += 1
+        record = pack(abi.COMMANDS[opcode], {"opcode": opcode, "cookie": cookie & 0xFFFFFFFF, **fields})
+        self._sq.write(cookie % self._cq.entries * abi.COMMAND_BYTES, record)
+        await self._register("ADMIN_DOORBELL", cookie + 1 & 0xFFFFFFFF)
+        while (done := self._cq.next()) is None:
+            if not await self.bus.wait_activity(self.timeout):
+                raise CardError(f"{opcode.name}: no completion in {self.timeout} cycles")
+        if done["cookie"] != cookie & 0xFFFFFFFF or done["opcode"] != opcode:
+            raise CardError(f"{opcode.name}, cookie {cookie}: completion is for opcode {done['opcode']}, "
+                            f"cookie {done['cookie']}")
+        if done["status"] != Status.OK:
+            raise AdminError(Status(done["status"]), opcode)
+        return done["value"]
+
+    # Memory
+
+    def alloc_pd(self):
+        self._pds += 1
+        if self._pds > 0xFFFF:
+            raise OSError(errno.ENOMEM, "all 65535 protection domains are in use")
+        return ProtectionDomain(self._pds)
+
+    def _new_stag(self, stag):
+        if stag is not None:
+            if not 0 <= stag < 1 << 32:
+                raise ValueError(f"STag {stag:#x} is not a 32-bit number")
+            slot = stag >> 8 & self.regions - 1
+            if slot in self._regions:
+                raise ValueError(f"STag {stag:#010x} needs region slot {slot}, which STag "
+                                 f"{self._regions[slot].stag:#010x} has")
+            return stag
+        free = [slot for slot in range(self.regions) if slot not in self._regions]
+        if not free:
+            raise OSError(errno.ENOMEM, f"all {self.regions} regions (NicConfig.regions) are in use")
+        bits = (self.regions - 1).bit_length()
+        # RFC 5042 8: sparse and hard to guess.
+        return (self.random.getrandbits(24 - bits) << bits | self.random.choice(free)) << 8 | self.random.getrandbits(8)
+
+    def _take_pages(self, count):
+        for n, run in enumerate(self._free_pages):
+            if len(run) >= count:
+                self._free_pages[n] = range(run.start + count, run.stop)
+                return range(run.start, run.start + count)
+        raise OSError(errno.ENOMEM, f"no {count} consecutive page list entries of {self.pages} (NicConfig.pages) are free")
+
+    def _give_pages(self, pages):
+        if pages:
+            runs, merged = sorted([*filter(len, self._free_pages), pages], key=lambda run: run.start), []
+            for run in runs:
+                if merged and merged[-1].stop == run.start:
+                    merged[-1] = range(merged[-1].start, run.stop)
+                else:
+                    merged.append(run)
+            self._free_pages = merged
+
+    async def reg_mr(self, pd, buffer, access, *, base=None, stag=None, label="payload"):
+        """Register ``buffer``: a Buffer, or a length for a new one.
+
+        ``base`` is its first TO (default: a random virtual address; 0 with ZERO_BASED). ``stag``: the
+        STag to have, for replays. One physically contiguous run needs no page list; else the largest
+        page that the buffer is made of is used.
+        """
+        access = Access(access) | Access.LOCAL_READ
+        if isinstance(buffer, int):
+            buffer = self.memory.alloc(buffer, label=label)
+        if buffer.length <= 0:
+            raise ValueError("a region has at least one byte")
+        if access & Access.ZERO_BASED and base:
+            raise ValueError(f"a zero-based region begins at 0, not {base:#x}")
+        if base is None:
+            page = self.random.randrange(1 << 20, 1 << 34) * PAGE
+            base = 0 if access & Access.ZERO_BASED else page + buffer.offset
+        if base < 0 or base + buffer.length > 1 << 64:
+            raise ValueError(f"region {base:#x} + {buffer.length} is not within 2**64")
+        stag = self._new_stag(stag)
+        pages, fields = range(0), {"page_log2": 0, "address": buffer.address}
+        if not buffer.contiguous:
+            size = next(1 << log2 for log2 in range(30, 11, -1) if buffer.blocks(1 << log2))
+            blocks = buffer.blocks(size)
+            pages = self._take_pages(len(blocks))
+            fields = {"page_log2": size.bit_length() - 1, "address": buffer.offset, "first_page": pages.start,
+                      "pages": len(pages)}
+        region = self._regions[stag >> 8 & self.regions - 1] = MemoryRegion(pd, stag, base, buffer, access, pages)
+        try:
+            for at in range(0, len(pages), 13):
+                part = blocks[at:at + 13]
+                await self.command(Opcode.WRITE_PAGES, first=pages.start + at, count=len(part),
+                                   address=part + [0] * (13 - len(part)))
+            await self.command(Opcode.REG_MR, stag=stag, pd=pd.number, access=access, base=base, length=buffer.length,
+                               **fields)
+        except (AdminError, CardError):
+            del self._regions[stag >> 8 & self.regions - 1]
+            self._give_pages(pages)
+            raise
+        return region
+
+    async def dereg_mr(self, region):
+        """Once it returns, nobody writes to the region through its STag any more."""
+        await self.command(Opcode.INVALIDATE, stag=region.stag)
+        del self._regions[region.stag >> 8 & self.regions - 1]
+        self._give_pages(region.pages)
+
+    # Completion queues and events
+
+    async def create_cq(self, entries, *, context=0, label="cqe"):
+        log2 = _log2(entries, "CQ entries", 2, 15)
+        self._check_context(context)
+        number = next((n for n in range(self.cqs) if n not in self._cqs), None)
+        if number is None:
+            raise OSError(errno.ENOMEM, f"all {self.cqs} completion queues (NicConfig.cqs) are in use")
+        buffer = self._ring_memory(abi.nbytes(abi.Cqe) << log2, label)
+        await self.command(Opcode.CREATE_CQ, cq=number, log2=log2, context=context, base=buffer.address)
+        cq = self._cqs[number] = CompletionQueue(number, context, _Ring(buffer, abi.Cqe, 1 << log2))
+        return cq
+
+    async def poll_cq(self, cq, most=16):
+        """Up to ``most`` completions, each a dict of abi.Cqe's fields with ``wr_id``; the card learns that
+        their slots are free."""
+        found = []
+        while len(found) < most and (entry := cq.ring.next()) is not None:
+            qp = self._qps.get(entry["qpn"])
+            entry["wr_id"] = qp.wr_ids.pop(entry["wqe_index"], None) if qp and entry["opcode"] == abi.WcOpcode.RECV \
+                else entry["wqe_index"]
+            found.append(entry)
+        if found:
+            await self._ring(cq.context, abi.Doorbell.CQ, cq.number, cq.ring.consumed)
+        return found
+
+    async def destroy_cq(self, cq):
+        await self.command(Opcode.DESTROY_CQ, cq=cq.number)
+        del self._cqs[cq.number]
+
+    async def get_async_event(self):
+        """The next event (a dict of abi.Event's fields, ``data`` as bytes), or None."""
+        event = self._events.next()
+        if event is not None:
+            await self._register("EVENT_CONSUMER", self._events.consumed)
+        return event
+
+    # Queue pairs
+
+    def _check_context(self, context):
+        if not 0 <= context < self.contexts:
+            raise ValueError(f"user context {context}: the card has {self.contexts} (NicConfig.user_contexts)")
+
+    def create_qp(self, pd, send_cq, recv_cq, *, max_recv_wr=16, context=0, label="recv_wqe"):
+        """A QP that no connection is installed in yet. The card learns of it by :meth:`install`."""
+        self._check_context(context)
+        log2 = _log2(max_recv_wr, "max_recv_wr", 1, 15) if max_recv_wr else 0
+        taken = {number & self.qps - 1 for number in self._qps}
+        slot = next((n for n in range(self.qps) if n not in taken), None)
+        if slot is None:
+            raise OSError(errno.ENOMEM, f"all {self.qps} queue pairs (NicConfig.qps) are in use")
+        bits = (self.qps - 1).bit_length()
+        number = self.random.getrandbits(24 - bits) << bits | slot
+        rq = self._ring_memory(abi.nbytes(abi.RecvWqe) << log2, label) if log2 else None
+        qp = self._qps[number] = QueuePair(number, pd, recv_cq, send_cq, context, rq, log2)
+        return qp
+
+    async def install(self, qp, **connection):
+        """Hand an ESTABLISHED connection over: the fields of abi INSTALL_QP that are not the QP's own."""
+        known = {name for name, _ in abi.COMMANDS[Opcode.INSTALL_QP]}
+        unknown = set(connection) - known
+        if unknown:
+            raise ValueError(f"INSTALL_QP has no field {', '.join(sorted(unknown))}")
+        await self.command(Opcode.INSTALL_QP, **{
+            "qpn": qp.number, "context": qp.context, "pd": qp.pd.number, "recv_cq": qp.recv_cq.number,
+            "send_cq": qp.send_cq.number, "rq_log2": qp.rq_log2, "rq_base": qp.rq.address if qp.rq else 0, **connection})
+        qp.installed = True
+
+    async def post_recv(self, qp, requests):
+        """Post receive requests, each a list of up to four Sges, or (list, wr_id); one doorbell for all."""
+        if qp.rq is None:
+            raise ValueError("this QP has no receive queue")
+        for request in requests:
+            sges, wr_id = request if isinstance(request, tuple) else (request, None)
+            if len(sges) > 4:
+                raise ValueError(f"a receive request has at most 4 SGEs, not {len(sges)}")
+            index = qp.produced & 0xFFFF
+            if len(qp.wr_ids) >= 1 << qp.rq_log2:
+                raise OSError(errno.ENOMEM, f"receive queue is full: {1 << qp.rq_log2} requests (max_recv_wr)")
+            fields = [{"addr": sge.addr, "length": sge.length, "lkey": sge.lkey} for sge in sges]
+            fields += [{"addr": 0, "length": 0, "lkey": 0}] * (4 - len(fields))
+            data = b"".join(pack(abi.Sge, sge) for sge in fields)
+            qp.rq.write(qp.produced % (1 << qp.rq_log2) * len(data), data)
+            qp.wr_ids[index] = wr_id
+            qp.produced += 1
+        if requests:
+            await self._ring(qp.context, abi.Doorbell.RQ, qp.number, qp.produced)
+
+    async def expect_read(self, qp, stag, to, length, wr_id=0):
+        """The host has sent a Read Request whose sink is this; its response completes on ``send_cq``."""
+        await self.command(Opcode.EXPECT_READ, qpn=qp.number, stag=stag, to=to, length=length, wr_id=wr_id)
+
+    async def upload(self, qp):
+        """abi.Upload of a QP, as a dict."""
+        buffer = self.memory.alloc(64, label="upload", contiguous=True)
+        try:
+            await self.command(Opcode.UPLOAD_QP, qpn=qp.number, address=buffer.address)
+            return unpack(abi.Upload, buffer.read())
+        finally:
+            self.memory.free(buffer)
+
+    async def flush(self, qp):
+        """Every posted receive request completes with WR_FLUSH_ERR."""
+        await self.command(Opcode.FLUSH_QP, qpn=qp.number)
+
+    async def fence(self):
+        await self.command(Opcode.FENCE)
+
+    async def destroy_qp(self, qp):
+        if qp.installed:
+            await self.command(Opcode.REMOVE_QP, qpn=qp.number)
+        del self._qps[qp.number]
+
+    # Statistics
+
+    async def counters(self):
+        """All counters by name."""
+        values = await self.bus.read32_many([abi.COUNTER_PAGE + 4 * n for n in range(len(abi.COUNTERS))])
+        return {counter.name: value for counter, value in zip(abi.COUNTERS, values)}
