@@ -1,6 +1,7 @@
 """DDP and RDMAP between stand-ins for their neighbours; what comes out is compared with the golden model."""
 
 import copy
+import functools
 import random
 from collections import deque
 from dataclasses import dataclass
@@ -81,13 +82,14 @@ class TokenStep:
 
 @dataclass
 class Expect:
-    """Done once everything before it has come out."""
+    """Done once everything before it has come out, or (not ``wait``) in the midst of it."""
 
     slot: int
     stag: int
     to: int
     length: int
     wr_id: int
+    wait: bool
 
 
 def region(stag, *, pd=1, access=abi.Access.LOCAL_WRITE | abi.Access.REMOTE_WRITE | abi.Access.REMOTE_INVALIDATE,
@@ -156,8 +158,8 @@ class Bench:
             self.model.qps[slot].alive = False
         return self
 
-    def expect_read(self, slot, stag, to, length, wr_id):
-        self.script.append(Expect(slot, stag, to, length, wr_id))
+    def expect_read(self, slot, stag, to, length, wr_id, *, wait=True):
+        self.script.append(Expect(slot, stag, to, length, wr_id, wait))
         self.expect_want.append(self.model.expect_read(slot, stag, to, length, wr_id))
         return self
 
@@ -193,13 +195,12 @@ class Bench:
                 step()
                 continue
             if isinstance(step, Expect):
-                while self.packets or not self._idle():
+                while step.wait and (self.packets or not self._idle()):
                     await ctx.tick()
                 ctx.set(dut.expect.payload, {"qp": step.slot, "stag": step.stag, "to": step.to, "length": step.length,
                                              "wr_id": step.wr_id})
                 ctx.set(dut.expect.valid, 1)
                 ctx.set(dut.expect_result.ready, 1)
-                _, _, result = None, None, None
                 while True:
                     _, _, valid, ready, result = await ctx.tick().sample(
                         dut.expect_result.valid, dut.expect.ready, dut.expect_result.payload)
@@ -374,24 +375,23 @@ class Bench:
                 if strobes >> layout[name].offset & 1:
                     self.counts[name] = self.counts.get(name, 0) + 1
 
+    async def _wait(self, ctx):
+        while not self.finished or self.packets or not self._idle():
+            await ctx.tick()
+            assert self.cycle < self.limit, f"hangs: {len(self.packets)} packets left, {len(self.effects)} effects"
+
     def _idle(self):
         return self.quiet > (20 + self.grant_latency if not self.stall else 60 + 20 / (1 - self.stall))
 
     def run(self, *, compare=True, limit=60_000):
         """Run the script; compare all with the model."""
-        self.dut = Chain(self.config)
-        self.finished = False
-        self.sim = sim = Simulator(self.dut)
-
-        async def wait(ctx):
-            while not self.finished or self.packets or not self._idle():
-                await ctx.tick()
-                assert self.cycle < limit, f"hangs: {len(self.packets)} packets left, {len(self.effects)} effects"
-        sim.add_clock(1e-8)
-        for bench in (self._source, self._listen, self._protect, self._queues, self._sges, self._commands, self._died, self._count):
-            sim.add_testbench(bench, background=True)
-        sim.add_testbench(wait)
-        sim.run()
+        self.finished, self.limit = False, limit
+        stage = _stage(self.config)
+        self.dut = stage.dut
+        if stage.bench is not None:
+            stage.sim.reset()
+        stage.bench = self
+        stage.sim.run()
         assert not self.at and not any(self.claims.values()), "a claim was neither used nor given back"
         assert self.retired == self.receive_cqes
         if compare:
@@ -406,6 +406,27 @@ class Bench:
             assert self.counts == self.model.counts
             assert self.expect_got == self.expect_want
         return self
+
+
+class _Stage:
+    """One simulator for all benches: making one takes longer than most runs."""
+
+    def __init__(self, config):
+        self.dut, self.bench = Chain(config), None
+        self.sim = Simulator(self.dut)
+        self.sim.add_clock(1e-8)
+        for name in ("_source", "_listen", "_protect", "_queues", "_sges", "_commands", "_died", "_count", "_wait"):
+            self.sim.add_testbench(self._player(name), background=name != "_wait")
+
+    def _player(self, name):
+        async def play(ctx):
+            await getattr(self.bench, name)(ctx)
+        return play
+
+
+@functools.cache
+def _stage(config):
+    return _Stage(config)
 
 
 BASE = 0x7F0000001000

@@ -44,7 +44,7 @@ class Sender:
             self.queue.append(lambda: bench.ulpdu(fpdu, slot))
         elif kind == "response":
             stag, to, wr = rng.choice(self.stags), BASE + rng.randrange(0x3000), rng.getrandbits(16)
-            bench.expect_read(slot, stag, to, len(payload), wr)
+            bench.expect_read(slot, stag, to, len(payload), wr, wait=False)
             self.queue += [lambda p=p, at=at, last=last: bench.ulpdu(
                 tagged(READ_RESPONSE, stag, to + at, p, last=last), slot) for p, at, last in self.pieces(payload)]
         else:
@@ -86,3 +86,15 @@ def test_legal_messages_on_several_qps(stall, seed):
         sender.queue.pop(0)()
     bench.run()
     assert not bench.died and bench.counts["rx_completions"] > 10
+
+
+def test_reads_are_expected_while_responses_come():
+    """The two users of the read queue's state meet in every order. (Few segments are under way: it never fills.)"""
+    bench = Bench([region(0xA1, page=256)], stall=0.3, seed=8).install(3).install(4)
+    for n in range(40):
+        for slot in (3, 4):
+            bench.expect_read(slot, 0xA1, BASE + n, 2, n, wait=False)
+            bench.ulpdu(tagged(READ_RESPONSE, 0xA1, BASE + n, b"a", last=False), slot)
+            bench.ulpdu(tagged(READ_RESPONSE, 0xA1, BASE + n + 1, b"b"), slot)
+    bench.run()
+    assert not bench.died and bench.counts["rx_completions"] == 80
