@@ -1,7 +1,6 @@
 """A peer's transmit side on bytes: DDP segments, and frames that carry a stream of them.
 
-Nothing here retransmits or listens: tests and benchmarks decide what goes out, in which cut. FPDUs are made by
-:mod:`emplace_sim.fpdu`.
+Nothing here retransmits or listens: tests and benchmarks decide what goes out, in which cut.
 
 Ref: RFC 5040 section 4, RFC 5041 section 4 (headers); RFC 9293 section 3.1, RFC 7323 section 3 (TCP).
 """
@@ -9,11 +8,19 @@ Ref: RFC 5040 section 4, RFC 5041 section 4 (headers); RFC 9293 section 3.1, RFC
 import struct
 from dataclasses import dataclass, field
 
+from .capture import crc32c
 from .inet import checksum, ones_sum
 
-__all__ = ["Flow", "write", "send", "read_request", "read_response", "terminate", "tagged", "untagged"]
+__all__ = ["Flow", "fpdu", "read_request", "read_response", "send", "tagged", "terminate", "untagged", "write"]
 
 WRITE, READ_REQUEST, READ_RESPONSE, SEND, SEND_INV, SEND_SE, SEND_SE_INV, TERMINATE = range(8)
+
+
+def fpdu(ulpdu, *, crc=True, pad=0, length=None):
+    """The FPDU of a ULPDU (RFC 5044 section 4.1). ``crc`` False: the field is 0; ``length``: a lie."""
+    body = (len(ulpdu) if length is None else length).to_bytes(2, "big") + ulpdu
+    body += bytes([pad]) * (-len(body) % 4)
+    return body + (crc32c(body).to_bytes(4, "little") if crc else bytes(4))
 
 
 def tagged(opcode, stag, to, payload, *, last=True, ddp=0x81, rdmap=0x40):
