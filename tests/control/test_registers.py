@@ -1,0 +1,179 @@
+import random
+
+from emplace import abi
+from emplace.control.registers import build_hash, capabilities
+from emplace.config import PROFILES
+from tests.control.harness import Host
+from tests.queues.harness import CONFIG, idle
+
+
+def test_identity_and_capabilities():
+    host = Host()
+
+    async def user(ctx):
+        for name, value in capabilities(CONFIG).items():
+            assert await host.read32(ctx, name) == value
+            await host.write32(ctx, name, 0xFFFF_FFFF)
+            assert await host.read32(ctx, name) == value
+        assert await host.read32(ctx, "ID") == 0x454D504C
+        assert await host.read32(ctx, "TICK") == 125_000
+        assert await host.read32(ctx, "LEASE") == 2000
+        assert ctx.get(host.dut.lease) == 2000
+        assert await host.read(ctx, 0x900) == await host.read(ctx, 0x3000) == await host.read(ctx, 0x10008) == 0
+
+    host.run(user)
+    assert len({build_hash(config) for config in PROFILES.values()}) == len(PROFILES)
+    caps = capabilities(PROFILES["default"])
+    assert caps["CAPS_TABLES"] == 6 | 6 << 8 | 9 << 16 | 12 << 24
+    assert caps["CAPS_QUEUES"] == 24 | 8 << 8 | 8 << 16 | 8 << 24
+    assert caps["CAPS_LIMITS"] == 2048 | 16 << 16
+
+
+def test_byte_masks():
+    """Random partial writes to every read-write word, against bytes."""
+    host = Host()
+    rng = random.Random(3)
+    golden = {abi.REGISTERS[name].offset: bytearray(8) for name in ("ADMIN_SQ_LO", "ADMIN_CQ_LO", "EVENT_LO")}
+
+    async def user(ctx):
+        for _ in range(60):
+            address = rng.choice(list(golden))
+            value, mask = rng.getrandbits(64), rng.getrandbits(8)
+            await host.write(ctx, address, value, mask)
+            for n in range(8):
+                if mask >> n & 1:
+                    golden[address][n] = value >> 8 * n & 0xFF
+        await idle(ctx, 2)
+        for address, content in golden.items():
+            assert await host.read(ctx, address) == int.from_bytes(content, "little")
+        assert ctx.get(host.dut.event_ring.base) == int.from_bytes(
+            golden[abi.REGISTERS["EVENT_LO"].offset], "little") >> 12
+
+    host.run(user)
+
+
+def test_rings_refuse_sizes_out_of_range():
+    host = Host()
+
+    async def user(ctx):
+        assert not ctx.get(host.dut.event_ring.enabled)
+        await host.write32(ctx, "EVENT_LOG2", 13)
+        await host.write32(ctx, "ADMIN_LOG2", 9)
+        await host.write32(ctx, "ADMIN_LOG2", 0x100)
+        await host.write32(ctx, "ADMIN_DOORBELL", 1)
+        await idle(ctx, 20)
+        assert not ctx.get(host.dut.event_ring.enabled) and host.memory.reads == []
+        await host.write32(ctx, "EVENT_LOG2", 12)
+        await host.write32(ctx, "EVENT_CONSUMER", 0xABCD)
+        await idle(ctx, 2)
+        ring = ctx.get(host.dut.event_ring)
+        assert (ring.enabled, ring.log2, ring.consumer) == (1, 12, 0xABCD)
+        await host.write32(ctx, "EVENT_LOG2", 3)
+        assert await host.read(ctx, abi.REGISTERS["EVENT_LOG2"].offset) == 3     # consumer 0 again
+
+    host.run(user)
+
+
+def test_guard_ranges_lock_until_reset():
+    host = Host()
+    words = [abi.GUARD_RANGE + 8 * n for n in range(2 * CONFIG.guard_ranges)]
+
+    async def user(ctx):
+        for n, address in enumerate(words):
+            await host.write(ctx, address, 0x1234_5678_9ABC_DFFF + (n << 12))
+        await host.write(ctx, abi.GUARD_RANGE, 0, 0x0F)                    # half of a word
+        await idle(ctx, 2)
+        ranges = ctx.get(host.dut.guard_ranges)
+        assert ranges[0].first == 0x1234_5678_0000_0
+        assert ranges[1].end == 0x1234_5678_9ABC_D + 3
+        assert await host.read(ctx, words[1]) == 0x1234_5678_9ABC_D000 + 0x1000
+        await host.write32(ctx, "GUARD_LOCK", 0)
+        assert await host.read32(ctx, "GUARD_LOCK") == 0
+        await host.write32(ctx, "GUARD_LOCK", 1)
+        before = ctx.get(host.dut.guard_ranges).as_bits()
+        await host.write32(ctx, "GUARD_LOCK", 0)
+        for address in words:
+            await host.write(ctx, address, 0)
+        await idle(ctx, 3)
+        assert await host.read32(ctx, "GUARD_LOCK") == 1
+        assert ctx.get(host.dut.guard_ranges).as_bits() == before
+
+    host.run(user)
+
+
+def test_no_write_slips_in_behind_the_lock():
+    """Lock and range in neighbouring cycles."""
+    host = Host()
+
+    async def user(ctx):
+        await host.write(ctx, abi.GUARD_RANGE, 0x5000)
+        await host.write32(ctx, "GUARD_LOCK", 1)
+        await host.write(ctx, abi.GUARD_RANGE, 0x9000)
+        await idle(ctx, 3)
+        assert ctx.get(host.dut.guard_ranges)[0].first == 5
+
+    host.run(user)
+
+
+def test_doorbell_pages():
+    """Kind and context come from the address alone; a write that isn't whole is one for no queue."""
+    host = Host()
+    rng = random.Random(6)
+    expected = []
+
+    async def user(ctx):
+        for _ in range(60):
+            context = rng.randrange(CONFIG.user_contexts + 3)
+            offset = rng.choice([0, 8, 16, 24, 24, 32, 2048, 4088])
+            number, value = rng.getrandbits(32), rng.getrandbits(32)
+            mask = rng.choice([0xFF, 0xFF, 0x0F, 0xFE])
+            await host.write(ctx, abi.DOORBELL_PAGE + 4096 * context + offset, number | value << 32, mask)
+            if context < CONFIG.user_contexts and offset < 32:
+                expected.append((offset // 8, context, number if mask == 0xFF else 0xFFFF_FFFF, value))
+        await host.write(ctx, 0x0008, 5)                                   # not a doorbell
+        await idle(ctx, 4)
+
+    host.run(user)
+    assert host.doorbells == expected and len(expected) > 15
+
+
+def test_now_counts_ticks():
+    host = Host()
+
+    async def user(ctx):
+        for tick in (5, 2, 1, 0, 7):
+            await host.write32(ctx, "TICK", tick)
+            await idle(ctx, 12)
+            start, seen = ctx.get(host.dut.now), []
+            for _ in range(70):
+                await ctx.tick()
+                seen.append(ctx.get(host.dut.now))
+            steps = [b - a for a, b in zip([start, *seen], seen)]
+            assert set(steps) <= {0, 1}
+            assert abs(sum(steps) - 70 / max(tick, 1)) <= 1
+        now = await host.read32(ctx, "NOW")
+        assert 0 <= ctx.get(host.dut.now) - now <= 4
+
+    host.run(user)
+
+
+def test_counters_are_read_in_pairs():
+    host = Host()
+    n = len(abi.COUNTERS)
+    rng = random.Random(8)
+    golden = [0] * n
+
+    async def user(ctx):
+        for _ in range(150):
+            strobes = rng.getrandbits(n) & rng.getrandbits(n)
+            ctx.set(host.dut.counts, strobes)
+            golden[:] = [c + (strobes >> i & 1) for i, c in enumerate(golden)]
+            await ctx.tick()
+        ctx.set(host.dut.counts, 0)
+        await idle(ctx, n // 2 + 10)
+        for pair in range((n + 1) // 2):
+            raw = await host.read(ctx, abi.COUNTER_PAGE + 8 * pair)
+            assert [raw & 0xFFFF_FFFF, raw >> 32][:n - 2 * pair] == golden[2 * pair:2 * pair + 2]
+        assert await host.read(ctx, abi.COUNTER_PAGE + 8 * ((n + 1) // 2)) == 0
+
+    host.run(user)
