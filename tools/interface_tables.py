@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from amaranth.lib import data
+
 from emplace import abi
 from emplace.config import PROFILES
 

@@ -88,6 +88,8 @@ class Guard(wiring.Component):
         self.kind, self.bad, self.total = Signal(_Kind), Signal(), Signal(11)
         self.window, self.interrupt, self.single = Signal(), Signal(), Signal()
         self.left, self.dropping = Signal(11), Signal()
+        self.move = Signal()             # the word before the gate goes: out, or nowhere
+        self.load = Signal()             # another takes its place
         # Its page is below a bound, in the lower half, in the upper half, or the upper halves are the same; the
         # bounds are first and end of range 0, of range 1, ...
         bounds = 2 * config.guard_ranges
@@ -97,9 +99,7 @@ class Guard(wiring.Component):
         m = Module()
         i, o, word, nbytes = self.i, self.o, self.word, self.nbytes
         dws = nbytes // 4
-        move = Signal()                  # the word before the gate goes: out, or nowhere
-        load = Signal()                  # another takes its place
-        free = Signal()
+        move, load, free = self.move, self.load, Signal()
         m.d.comb += free.eq(~self.word_valid | move)
 
         # The header, whole: with 8 bytes a word, the first word waits in `early` until the second is there.
@@ -193,7 +193,8 @@ class Guard(wiring.Component):
         m.d.comb += [
             below.eq(self.high | (self.same & self.low)),
             is_read.eq(self.kind == _Kind.READ),
-            hit.eq((~below[0::2] & below[1::2]).any() | ((self.kind == _Kind.WRITE) & ((window | msix) & ~(window & msix & single)))),
+            hit.eq((~below[0::2] & below[1::2]).any()
+                   | ((self.kind == _Kind.WRITE) & (window | msix) & ~(window & msix & single))),
             passes.eq(~self.bad & ((self.kind == _Kind.COMPLETION) | ~hit)),
             drop.eq(Mux(self.word_first, ~passes, self.dropping)),
             refuse.eq(self.word_first & ~passes & is_read & tagged),
