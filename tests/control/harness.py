@@ -116,7 +116,7 @@ class Host:
                 self.cqs[cq] = update
             elif good and op == "destroy":
                 del self.cqs[cq]
-            if op != "check":
+            if good and op != "check":
                 self.log.append(("cq", op, cq))
             await send(ctx, self.dut.cq_result, {"status": STATUS.OK if good else STATUS.BAD_CQ}, self.rng, self.stall)
 

@@ -111,7 +111,7 @@ class Sequencer(wiring.Component):
         uploading = Signal()
         completion, upload = Signal(abi.AdminCompletion), Signal(abi.Upload)
         m.d.comb += [
-            self.token.p.op.eq(token_op), self.token.p.qp.eq(qp),
+            self.token.p.op.eq(token_op), self.token.p.qp.eq(Mux(token_op == TokenOp.FENCE, 0, qp)),
             self.lookup_update.p.insert.eq(inserting), self.lookup_update.p.qp.eq(qp),
             self.lookup_update.p.key.eq(Mux(inserting, key, entry.key)),
             self.table.p.op.eq(Mux(opcode == Opcode.REG_MR, TableOp.REGISTER, TableOp.INVALIDATE)),
