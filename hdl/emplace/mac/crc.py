@@ -40,8 +40,8 @@ def inverse(matrix):
 
 
 def data_matrix(poly, nbytes):
-    """What ``nbytes`` data bytes add to the state; its first 32 columns are also ``zero_matrix(poly, nbytes)``
-    where ``nbytes`` is at least 4."""
+    """What ``nbytes`` data bytes add to the state. If there are at least 4, the old state can simply be added to the
+    first 4: the new state is the product with ``data ^ state``."""
     return linear(lambda bits: advance(poly, 0, bits.to_bytes(nbytes, "little")), 8 * nbytes)
 
 

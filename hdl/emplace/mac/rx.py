@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .. import abi
 from ..stream.packet import PacketSignature
-from .crc import CRC32, advance, apply, data_matrix, zero_matrix
+from .crc import CRC32, advance, apply, data_matrix
 from .records import START, TERMINATE, Xgmii
 
 __all__ = ["MacRx", "FRAME_LIMIT"]
@@ -117,16 +117,16 @@ class MacRx(wiring.Component):
             with m.Else():
                 m.d.sync += b_d.word_select(n, 8).eq(0)
 
-        # Stage C: what the word adds to the CRC. The word is the last one if the FCS begins in it or right behind it.
+        # Stage C: the word goes into the CRC. It is the last one if the FCS begins in it or right behind it.
         c_d, c_valid, c_end, c_tail, c_broken, c_runt, c_over = (
             Signal.like(s, name=s.name.replace("b_", "c_"))
             for s in (b_d, b_valid, b_end, b_tail, b_broken, b_runt, b_over))
         m.d.sync += [c_d.eq(b_d), c_valid.eq(b_valid), c_end.eq(b_end), c_tail.eq(b_tail), c_broken.eq(b_broken),
                      c_runt.eq(b_runt), c_over.eq(b_over)]
-        added, crc = Signal(32), Signal(32, init=0xFFFFFFFF)
-        m.d.sync += added.eq(apply(data_matrix(CRC32, 8), b_d))
+        summed, crc = Signal(64), Signal(32, init=0xFFFFFFFF)
+        m.d.comb += summed.eq(c_d ^ crc)
         with m.If(c_valid & ~(c_end & c_broken)):
-            m.d.sync += crc.eq(added ^ apply(zero_matrix(CRC32, 8), crc))
+            m.d.sync += crc.eq(apply(data_matrix(CRC32, 8), summed))
         with m.Else():
             m.d.sync += crc.eq(0xFFFFFFFF)
         ends_before, ends_here, present = Signal(), Signal(), Signal()

@@ -1,6 +1,6 @@
 """Packets to XGMII. Ref: IEEE Std 802.3 clause 46, §46.3.1.4 (start in lane 0 or 4, deficit idle count)."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -128,100 +128,93 @@ class MacTx(wiring.Component):
                     m.next = "IDLE"
         m.d.comb += self.sent.eq(end & ~bad)
 
-        # Stage 1. For the CRC a tail of at most 4 bytes is a word of 4.
-        keep, half = Signal(8), Signal()
-        lower, upper = Signal(32), Signal(32)
-        m.d.comb += [
-            keep.eq(Mux(taken, Cat(own > n for n in range(8)), 0)),
-            half.eq(end & (tail <= 4)),
-        ]
-        for n in range(4):
-            m.d.comb += [
-                lower.word_select(n, 8).eq(i.p.data.word_select(n, 8) & (keep[n] & ~half).replicate(8)),
-                upper.word_select(n, 8).eq(Mux(half, i.p.data.word_select(n, 8), i.p.data.word_select(n + 4, 8))
-                                           & Mux(half, keep[n], keep[n + 4]).replicate(8)),
-            ]
-        crc_word = Signal(64)
-        added, half1 = Signal(32), Signal()
-        d1, valid1, first1, end1, tail1, bad1 = (Signal(w, name=n) for n, w in (
-            ("d1", 64), ("valid1", 1), ("first1", 1), ("end1", 1), ("tail1", 4), ("bad1", 1)))
-        m.d.comb += crc_word.eq(Cat(lower, upper))
-        m.d.sync += [
-            valid1.eq(feed), first1.eq(first), end1.eq(end), tail1.eq(tail), bad1.eq(bad), half1.eq(half),
-            added.eq(apply(data_matrix(CRC32, 8), crc_word)),
-        ]
+        # Stage 1: bytes past the end read zero.
+        keep = Signal(8)
+        d1, valid1, end1, tail1, bad1, half1 = (Signal(w, name=n) for n, w in (
+            ("d1", 64), ("valid1", 1), ("end1", 1), ("tail1", 4), ("bad1", 1), ("half1", 1)))
+        m.d.comb += keep.eq(Mux(taken, Cat(own > n for n in range(8)), 0))
+        m.d.sync += [valid1.eq(feed), end1.eq(end), tail1.eq(tail), bad1.eq(bad), half1.eq(end & (tail <= 4))]
         for n in range(8):
             with m.If(keep[n]):
                 m.d.sync += d1.word_select(n, 8).eq(i.p.data.word_select(n, 8))
             with m.Else():
                 m.d.sync += d1.word_select(n, 8).eq(0)
 
-        # Stage 2: the CRC, with up to three zero bytes too many at the end.
+        # Stage 2: preamble or data; the CRC, with up to three zero bytes too many at the end. `left`: where the FCS
+        # begins, counted from lane 0 of the word at hand, or LONG.
+        LONG, OVER = 15, -16
         crc = Signal(32, init=0xFFFFFFFF)
-        d2, valid2, end2, tail2, bad2 = (Signal(w, name=n) for n, w in (
-            ("d2", 64), ("valid2", 1), ("end2", 1), ("tail2", 4), ("bad2", 1)))
-        m.d.sync += [d2.eq(d1), valid2.eq(valid1), end2.eq(end1), tail2.eq(tail1), bad2.eq(bad1)]
+        d2, end2, tail2, bad2, start2, moved2 = (Signal(w, name=n) for n, w in (
+            ("d2", 64), ("end2", 1), ("tail2", 2), ("bad2", 1), ("start2", 1), ("moved2", 1)))
+        left = Signal(signed(5), init=OVER)
+        m.d.sync += [end2.eq(valid1 & end1), tail2.eq(tail1), bad2.eq(bad1), start2.eq(first)]
+        with m.If(first):
+            m.d.sync += [d2.eq(PREAMBLE), moved2.eq(moved)]
+        with m.Else():
+            m.d.sync += d2.eq(d1)
+        with m.If(first | (valid1 & ~end1)):
+            m.d.sync += left.eq(LONG)
+        with m.Elif(valid1):
+            m.d.sync += left.eq(tail1 + Cat(0, 0, moved2))
+        with m.Elif(left < 0):
+            m.d.sync += left.eq(OVER)
+        with m.Else():
+            m.d.sync += left.eq(left - 8)
+        # A tail of at most 4 bytes is taken as 4: in the upper half of the word, where only it counts.
+        summed = Signal(64)
+        m.d.comb += summed.eq(Mux(half1, Cat(Const(0, 32), d1[:32] ^ crc), Cat(d1[:32] ^ crc, d1[32:])))
         with m.If(valid1):
-            m.d.sync += crc.eq(added ^ Mux(half1, apply(zero_matrix(CRC32, 4), crc), apply(zero_matrix(CRC32, 8), crc)))
+            m.d.sync += crc.eq(apply(data_matrix(CRC32, 8), summed))
         with m.Else():
             m.d.sync += crc.eq(0xFFFFFFFF)
         zeros = Signal(2)
         step1, step2 = Signal(32), Signal(32)
         m.d.comb += [
-            zeros.eq(-tail2[:2]),
+            zeros.eq(-tail2),
             step1.eq(Mux(zeros >= 1, apply(_step_back(1), crc), crc)),
             step2.eq(Mux(zeros >= 2, apply(_step_back(2), step1), step1)),
         ]
 
-        # Stage 3: data or preamble, and what each lane shall hold.
-        d3, end3, tail3, bad3, start3, third = (Signal(w, name=n) for n, w in (
-            ("d3", 64), ("end3", 1), ("tail3", 4), ("bad3", 1), ("start3", 1), ("third", 1)))
+        # Stage 3: half a word later for a frame that starts in lane 4; and what each lane shall hold.
+        d3, bad3, third, upper2 = (Signal(w, name=n) for n, w in (
+            ("d3", 64), ("bad3", 1), ("third", 1), ("upper2", 32)))
         lanes = Signal(32)
-        moved3 = Signal()
-        with m.If(first1):
-            m.d.sync += [d3.eq(PREAMBLE), moved3.eq(moved)]
-        with m.Else():
-            m.d.sync += d3.eq(d2)
-        m.d.sync += [end3.eq(valid2 & end2), start3.eq(first1)]
-        with m.If(valid2 & end2):
-            m.d.sync += [tail3.eq(tail2), bad3.eq(bad2), third.eq((zeros == 3) & ~bad2), lanes.eq(step2)]
+        start_lane = Signal(8)
+        m.d.sync += [
+            upper2.eq(d2[32:]),
+            d3.eq(Mux(moved2, Cat(upper2, d2[:32]), d2)),
+            start_lane.eq(Cat(start2 & ~moved2, 0, 0, 0, start2 & moved2)),
+        ]
+        with m.If(end2):
+            m.d.sync += [bad3.eq(bad2), third.eq((zeros == 3) & ~bad2), lanes.eq(step2)]
             with m.If(bad2):
                 m.d.sync += lanes.eq(~(ERROR * 0x01010101))
         DATA, FCS, END, GAP = range(4)
         kind = [Signal(2, init=GAP, name=f"kind{n}") for n in range(8)]
         for n in range(8):
-            m.d.sync += kind[n].eq(GAP)
-            with m.If(first1 | (valid2 & ~end2)):
-                m.d.sync += kind[n].eq(DATA)
-            for where, when, tail in ((n, valid2 & end2, tail2), (n + 8, end3, tail3)):
-                with m.If(when):
-                    with m.Switch(tail):
-                        for length in range(1, 9):
-                            with m.Case(length):
-                                m.d.sync += kind[n].eq(DATA if where < length else FCS if where < length + 4 else
-                                                       END if where == length + 4 else GAP)
+            with m.Switch(left):
+                for value in range(-16, 16):
+                    with m.Case(value):
+                        m.d.sync += kind[n].eq(DATA if n < value else FCS if n < value + 4 else
+                                               END if n == value + 4 else GAP)
+            if n < 4:
+                with m.If(start2 & moved2):
+                    m.d.sync += kind[n].eq(GAP)
 
-        # Output: fill the lanes; half a word later for a frame that starts in lane 4.
+        # Output.
         fcs = Signal(32)
-        u_d, u_c = Signal(64), Signal(8)
+        d, c = Signal(64, init=IDLE * 0x0101010101010101), Signal(8, init=0xFF)
         m.d.comb += fcs.eq(~Mux(third, apply(_step_back(3), lanes), lanes))
         for n in range(8):
+            lane = d.word_select(n, 8)
             with m.Switch(kind[n]):
                 with m.Case(DATA):
-                    m.d.comb += [u_d.word_select(n, 8).eq(d3.word_select(n, 8)), u_c[n].eq(start3 if n == 0 else 0)]
+                    m.d.sync += [lane.eq(d3.word_select(n, 8)), c[n].eq(start_lane[n])]
                 with m.Case(FCS):
-                    m.d.comb += [u_d.word_select(n, 8).eq(fcs.word_select(n % 4, 8)), u_c[n].eq(bad3)]
+                    m.d.sync += [lane.eq(fcs.word_select(n % 4, 8)), c[n].eq(bad3)]
                 with m.Case(END):
-                    m.d.comb += [u_d.word_select(n, 8).eq(TERMINATE), u_c[n].eq(1)]
-                with m.Default():
-                    m.d.comb += [u_d.word_select(n, 8).eq(IDLE), u_c[n].eq(1)]
-        quiet = IDLE * 0x0101010101010101
-        upper_d, upper_c = Signal(32, init=quiet & 0xFFFFFFFF), Signal(4, init=0xF)
-        out_d, out_c = Signal(64, init=quiet), Signal(8, init=0xFF)
-        m.d.sync += [
-            upper_d.eq(u_d[32:]), upper_c.eq(u_c[4:]),
-            out_d.eq(Mux(moved3, Cat(upper_d, u_d[:32]), u_d)),
-            out_c.eq(Mux(moved3, Cat(upper_c, u_c[:4]), u_c)),
-        ]
-        m.d.comb += [self.xgmii.d.eq(out_d), self.xgmii.c.eq(out_c)]
+                    m.d.sync += [lane.eq(TERMINATE), c[n].eq(1)]
+                with m.Case(GAP):
+                    m.d.sync += [lane.eq(IDLE), c[n].eq(1)]
+        m.d.comb += [self.xgmii.d.eq(d), self.xgmii.c.eq(c)]
         return m
