@@ -197,7 +197,7 @@ class FastBus(HostBridge):
         self._wake, self.activity = Event(), Event()
         self.now = lambda: round(get_sim_time("ns"))
         self._chance = random.Random(f"stream {seed}").random
-        self._tasks = []
+        self._tasks, self._stopped = [], False       # completions on their way
         self._drive_cfg(1)
 
     def _drive_cfg(self, bus_master):
@@ -209,10 +209,13 @@ class FastBus(HostBridge):
                 handle.value = value
 
     def start(self):
-        self._tasks = [cocotb.start_soon(self._run())]
+        cocotb.start_soon(self._run())
         return self
 
     def stop(self):
+        """No more bus: the streams' coroutine ends at once (cocotb's First must not be cancelled)."""
+        self._stopped = True
+        self._wake.set()
         for task in self._tasks:
             task.cancel()
         self._tasks = []
@@ -238,7 +241,7 @@ class FastBus(HostBridge):
         words, packet = deque(), bytearray()
         ready = valid = shown = 0
         await edge
-        while True:
+        while not self._stopped:
             # At the edge every signal still has the value that the card's registers sample.
             idle = True
             if get_valid() == "1":
@@ -266,9 +269,13 @@ class FastBus(HostBridge):
                 tx_ready.value = ready = int(want)
             if idle and not words and not packet and not self._outbox:
                 self._wake.clear()
+                if self._stopped:
+                    break
                 if not self.stall and not ready:
                     tx_ready.value = ready = 1
                 await First(risen, self._wake.wait())
+                if self._stopped:
+                    break
             await edge
 
     def _send(self, tlp, purpose):
