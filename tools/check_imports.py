@@ -32,7 +32,8 @@ LAYERS = {
     "control": {"mac", "ip", "dma", "protect", "queues", "stats", "rdmap"},
 }
 #: Modules of emplace_sim that drive or build a design: harness, not model.
-BRIDGE = {"build", "pysim", "cocotb_stream", "prove", "proofs", "mutate", "bench", "area", "replay_run", "system", "micro", "bench_run", "demo"}
+BRIDGE = {"build", "pysim", "cocotb_stream", "prove", "proofs", "mutate", "bench", "bench_run", "micro", "area", "demo",
+          "replay_run", "system"}
 #: Parts of the gateware's package that hold facts only.
 FACTS = {"emplace.abi", "emplace.config"}
 

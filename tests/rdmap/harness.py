@@ -118,7 +118,7 @@ class Bench:
         self.model = RdmapModel([copy.deepcopy(r) for r in regions], orq=config.orq)
         self.hook = hook                 # hook(request, replies): may change the replies
         self.script, self.expect_want, self.expect_got = [], [], []
-        self.posted, self.claims, self.wqes = {}, {}, {}
+        self.posted, self.claims, self.wqes, self.domains = {}, {}, {}, {}
         self.packets, self.asked = deque(), deque()
         self.at = 0                      # octets of the first packet that are used up
         self.effects, self.died, self.tokens, self.uploads = [], [], [], []
@@ -200,6 +200,8 @@ class Bench:
                 ctx.set(dut.expect.payload, {"qp": step.slot, "stag": step.stag, "to": step.to, "length": step.length,
                                              "wr_id": step.wr_id})
                 ctx.set(dut.expect.valid, 1)
+                for _ in range(self.rng.randrange(12) if self.stall else 0):
+                    await ctx.tick()
                 ctx.set(dut.expect_result.ready, 1)
                 while True:
                     _, _, valid, ready, result = await ctx.tick().sample(
@@ -214,6 +216,7 @@ class Bench:
             if isinstance(step, Install | TokenStep):
                 if isinstance(step, Install):
                     op, slot = TokenOp.INSTALL, step.qp.slot
+                    self.domains[slot] = step.qp.pd
                     ctx.set(dut.cmd, {
                         "qpn": step.qp.qpn, "pd": step.qp.pd, "flags": step.qp.flags, "recv_cq": step.qp.recv_cq,
                         "send_cq": step.qp.send_cq, "recv_msn": step.recv_msn, "recv_read_msn": step.recv_read_msn})
@@ -238,6 +241,7 @@ class Bench:
         while True:
             payload = await self._get(ctx, self.dut.access)
             request = {name: int(payload[name]) for name in ("stag", "pd", "offset", "length", "right")}
+            assert request["pd"] == self.domains[int(payload.qp)]
             self.asked.append((self.cycle, request | {"op": payload.op}))
             assert len(self.asked) <= 2
 

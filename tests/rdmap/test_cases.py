@@ -32,9 +32,9 @@ def died(b):
 def test_case_15_zero_length_write_is_not_looked_at():
     b = bench().ulpdu(tagged(WRITE, 0, 0)).ulpdu(tagged(WRITE, 0xBAD, 2**64 - 1)).ulpdu(tagged(WRITE, OTHER_PD, 5))
     b.ulpdu(tagged(WRITE, A, BASE, b"abc", last=False)).ulpdu(tagged(WRITE, 0xBAD, 0)).ulpdu(tagged(WRITE, B, BASE, b"d"))
-    b.ulpdu(tagged(WRITE, 0xBAD, 0, last=False)).ulpdu(untagged(SEND, 9)).run()
+    b.ulpdu(tagged(WRITE, 0xBAD, 0, last=False)).ulpdu(tagged(WRITE, A, BASE, b"e")).ulpdu(untagged(SEND, 9)).run()
     assert died(b) == [Reason.MSN] and not cqes(b)
-    assert placed(b) == [(A, BASE, b"abc"), (B, BASE, b"d")] and b.counts["rx_writes"] == 7
+    assert placed(b) == [(A, BASE, b"abc"), (B, BASE, b"d"), (A, BASE, b"e")] and b.counts["rx_writes"] == 8
 
 
 def test_case_17_zero_length_send():

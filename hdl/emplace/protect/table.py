@@ -93,6 +93,8 @@ class RegionTable(wiring.Component):
         self.entries = memory.Memory(shape=RegionEntry(config), depth=config.regions, init=[])
         self.states = memory.Memory(shape=RegionState, depth=config.regions, init=[])
         self.write = Signal()
+        self.end, self.bias, self.status = Signal(65), Signal(64), Signal(8)
+        self.summed, self.judged = Signal(), Signal()        # `end` and `bias`, and `status`, are those of the update
 
     def elaborate(self, platform):
         m = Module()
@@ -106,7 +108,8 @@ class RegionTable(wiring.Component):
         m.d.comb += [self.entry.eq(entry_read.data), self.state.eq(state_read.data)]
 
         # What an entry holds beside the command's fields, in two steps of 32 bits each.
-        end, top, bias = Signal(65), Signal(65), Signal(64)     # top: end of the block, or of the last page's use
+        end, bias = self.end, self.bias
+        top = Signal(65)                                        # end of the block, or of what is used of the last page
         end_low, top_low, bias_low = Signal(33), Signal(33), Signal(33)
         size_bits = config.page_bits + 1
         span = Signal(size_bits + PAGE_LOG2_MAX)                # bytes that the page list covers
@@ -120,7 +123,7 @@ class RegionTable(wiring.Component):
 
         stag, old_stag, old_state = Signal(32), Signal(32), Signal(RegionState)
         mine, own_slot = Signal(), Signal(config.region_bits)
-        status = Signal(8)
+        status = self.status
         m.d.comb += [
             stag.eq(mr.stag),
             own_slot.eq(stag[8:8 + config.region_bits]),
@@ -168,6 +171,7 @@ class RegionTable(wiring.Component):
                 ]
                 m.next = "COVER"
             with m.State("COVER"):             # compares the page list's bytes with what is needed
+                m.d.comb += self.summed.eq(1)
                 m.d.sync += [
                     short_low.eq(span[:24] < top[:24]),
                     short_high.eq(span[24:] < top[24:]),
@@ -175,6 +179,7 @@ class RegionTable(wiring.Component):
                 ]
                 m.next = "JUDGE"
             with m.State("JUDGE"):             # the checks that need only the command
+                m.d.comb += self.summed.eq(1)
                 with m.If(bad_length | (end[64] & end[:64].any())):
                     m.d.sync += status.eq(abi.Status.BAD_LENGTH)
                 with m.Elif(bad_size):
@@ -188,15 +193,15 @@ class RegionTable(wiring.Component):
                     m.d.sync += status.eq(abi.Status.OK)
                 m.next = "CLAIM"
             with m.State("CLAIM"):             # keeps requests out, waits for a peer's INVALIDATE on its way
-                m.d.comb += self.busy.eq(1)
+                m.d.comb += [self.busy.eq(1), self.summed.eq(1), self.judged.eq(1)]
                 with m.If(self.quiet):
                     m.next = "READ"
             with m.State("READ"):              # the slot's entry comes out of memory
-                m.d.comb += self.busy.eq(1)
+                m.d.comb += [self.busy.eq(1), self.summed.eq(1), self.judged.eq(1)]
                 m.d.sync += [old_stag.eq(self.entry.stag), old_state.eq(self.state)]
                 m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += self.busy.eq(1)
+                m.d.comb += [self.busy.eq(1), self.summed.eq(1), self.judged.eq(1)]
                 with m.If(self.update.p.op == TableOp.REGISTER):
                     m.d.comb += state_write.data.eq(RegionState.VALID)
                     with m.If(old_state == RegionState.VALID):

@@ -139,13 +139,22 @@ class Completions(wiring.Component):
         with m.If(free):
             m.d.sync += out.valid.eq(0)
 
-        def write(kind, *fields):
-            """Fill the output register. What isn't given comes from the command."""
+        # One multiplexer in front of the output register, chosen by few signals: the payload is 600 bits wide.
+        load, merging = Signal(), Signal()
+        kind, address, length = Signal(WriteKind), Signal(64), Signal(13)
+        with m.If(load):
             m.d.sync += [
-                out.valid.eq(1), out.p.kind.eq(kind), out.p.token.eq(command.p.token),
-                out.p.address.eq(command.p.address), out.p.length.eq(command.p.length),
-                out.p.skip.eq(command.p.skip), out.p.final.eq(command.p.final), out.p.data.eq(record), *fields,
+                out.valid.eq(1),
+                out.p.kind.eq(Mux(merging, self.inline.p.kind, kind)),
+                out.p.token.eq(command.p.token),
+                out.p.address.eq(Mux(merging, self.inline.p.address, address)),
+                out.p.length.eq(Mux(merging, self.inline.p.length, length)),
+                out.p.skip.eq(command.p.skip), out.p.final.eq(command.p.final),
+                out.p.data.eq(Mux(merging, self.inline.p.data, record)),
             ]
+
+        def write(as_kind, at=command.p.address, octets=command.p.length):
+            m.d.comb += [load.eq(1), kind.eq(as_kind), address.eq(at), length.eq(octets)]
 
         turn = Signal()                                # control's write goes before the next command
         changing = Signal()                            # it is about control's CqUpdate
@@ -168,9 +177,9 @@ class Completions(wiring.Component):
                     m.d.sync += [cq.eq(self.cq_update.p.cq), changing.eq(1)]
                     m.next = "CQ_READ"
                 with m.Elif(self.inline.valid & (turn | ~command.valid)):
-                    m.d.comb += self.inline.ready.eq(free)
+                    m.d.comb += [self.inline.ready.eq(free), merging.eq(1), load.eq(free)]
                     with m.If(free):
-                        m.d.sync += [out.valid.eq(1), out.payload.eq(self.inline.payload), turn.eq(0)]
+                        m.d.sync += turn.eq(0)
                 with m.Elif(command.valid):
                     m.d.sync += cq.eq(command.p.cq)
                     with m.Switch(command.p.kind):
@@ -220,7 +229,7 @@ class Completions(wiring.Component):
                     with m.Else():
                         m.next = "DIED"
                 with m.Elif(free):
-                    write(WriteKind.INLINE, out.p.address.eq(cqe_address.address), out.p.length.eq(_CQE_BYTES))
+                    write(WriteKind.INLINE, cqe_address.address, _CQE_BYTES)
                     m.d.comb += [
                         cq_write.en.eq(1), cq_write.data.producer.eq(entry.producer + 1),
                         cq_write.data.failed.eq(entry.failed), self.limit.en.eq(1), done.eq(~flushing),
@@ -251,8 +260,7 @@ class Completions(wiring.Component):
                     with m.If(event_full):
                         m.d.comb += self.event_overflow.eq(1)
                     with m.Else():
-                        write(WriteKind.INLINE, out.p.address.eq(event_address.address),
-                              out.p.length.eq(_EVENT_BYTES))
+                        write(WriteKind.INLINE, event_address.address, _EVENT_BYTES)
                         m.d.sync += events.eq(events + 1)
                     with m.If(source == _Source.FLUSH):
                         m.next = "PASS"

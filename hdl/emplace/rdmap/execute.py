@@ -319,9 +319,6 @@ class Execute(wiring.Component):
                             fail(Reason.LOCAL_SGE, WcStatus.LOC_PROT_ERR)
                         with m.Default():        # no WQE, so none to blame
                             fail(self.step.p.reason)
-                with m.Elif(self.step.valid & self.step.p.wraps):
-                    m.d.comb += [self.step.ready.eq(1), self.abort.eq(1)]
-                    fail(Reason.LOCAL_SGE, WcStatus.LOC_PROT_ERR)
                 with m.Elif(self.step.valid):
                     ask(AccessOp.GRANT, self.step.p.lkey, self.step.p.address, self.step.p.length, Access.LOCAL_WRITE)
                     m.next = "GRANT"

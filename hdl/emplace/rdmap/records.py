@@ -112,10 +112,9 @@ class ScatterRequest(data.StructLayout):
 
 #: A piece of the segment, or (``end``) the end of an empty one, or of one that has failed.
 #:
-#: Piece: ``length`` octets go to ``address`` of ``lkey``; ``final``: none remain. It is taken once it has been granted;
-#: ``wraps``: address + offset is above 2**64.
+#: Piece: ``length`` octets go to ``address`` of ``lkey``; ``final``: none remain. It is taken once it has been granted.
 #: End: ``reason`` (NONE, NO_BUFFER, RQ_FETCH, TOO_LONG, LOCAL_SGE).
 #: Both: ``wqe_index``, and ``octets`` of the message, this segment included.
 ScatterStep = data.StructLayout({
-    "end": 1, "reason": 8, "wqe_index": 16, "octets": 32, "lkey": 32, "address": 64, "length": 16, "final": 1, "wraps": 1,
+    "end": 1, "reason": 8, "wqe_index": 16, "octets": 32, "lkey": 32, "address": 64, "length": 16, "final": 1,
 })

@@ -68,7 +68,7 @@ class Scatter(wiring.Component):
         remaining = Signal(16)           # of the segment
         sge_now = Signal(Sge)
         left = Signal(32)                # room in the SGE
-        address = Signal(65)
+        address = Signal(64)
         piece = Signal(16)
         reason = Signal(Reason)
         m.d.sync += octets.eq(job.mo + job.payload)      # right from the second cycle of a job on
@@ -86,7 +86,6 @@ class Scatter(wiring.Component):
             step.p.octets.eq(octets),
             step.p.lkey.eq(sge_now.lkey),
             step.p.address.eq(address),
-            step.p.wraps.eq(address[64]),
             step.p.length.eq(piece),
             step.p.final.eq(piece == remaining),
         ]
@@ -146,7 +145,7 @@ class Scatter(wiring.Component):
                 m.d.sync += sge_now.eq(self.sge_data.payload)
                 with m.If(self.sge_data.valid):
                     m.next = "CUT"
-            with m.State("CUT"):
+            with m.State("CUT"):         # (the sum can't wrap unseen: the octets before were granted up to there)
                 m.d.sync += [left.eq(sge_now.length - at.offset), address.eq(sge_now.addr + at.offset)]
                 m.next = "MEASURE"
             with m.State("MEASURE"):

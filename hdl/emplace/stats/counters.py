@@ -11,10 +11,11 @@ class Counters(wiring.Component):
     """Counts every strobe, each cycle, on all inputs at once.
 
     Even counters lie in one memory, odd ones in another, so that a host's 8-byte read finds a pair. Each bank is
-    scanned, a counter a cycle: what its strobe counted since the last visit is added. That is at most one a
-    cycle, so the small counts can't overflow.
+    scanned, a counter a cycle. Registers hold each counter's low bits, the memory all of it as the last visit found
+    it: the low bits are copied, and the high ones go up by one if the low ones have become less. Between two visits
+    they can't go round. After reset all are 0.
 
-    A strobe shows in ``data`` after at most ``n / 2 + 5`` cycles.
+    A strobe shows in ``data`` after at most ``pairs + 4`` cycles.
 
     Parameters
     ----------
@@ -43,41 +44,39 @@ class Counters(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         pairs = self.pairs
-        pending_bits = pairs.bit_length()              # counts up to `pairs`
+        low_bits = pairs.bit_length()                  # a round adds at most `pairs`, less than these can hold
 
-        at = [Signal(range(pairs), name=f"at_{n}") for n in range(4)]
-        started = Signal(3)                            # the first visits aren't through the pipeline yet
+        at = [Signal(range(pairs), name=f"at_{n}") for n in range(3)]
+        going = Signal(3)                              # visits have reached this stage
+        first = Signal(2, init=0b11)                   # the round after reset: what memory holds doesn't count
+        wrap = Signal()
+        m.d.comb += wrap.eq(at[0] == pairs - 1)
         m.d.sync += [
-            at[0].eq(Mux(at[0] == pairs - 1, 0, at[0] + 1)),
-            *(later.eq(earlier) for earlier, later in zip(at, at[1:])),
-            started.eq(Cat(1, started)),
+            at[0].eq(Mux(wrap, 0, at[0] + 1)),
+            *(later.eq(earlier) for earlier, later in zip(at, at[1:], strict=False)),
+            going.eq(Cat(1, going)),
+            first.eq(Cat(first[0] & ~wrap, first[0])),
         ]
         for bank in range(2):
-            # Stage 0: take the small count, read the counter. Stages 1, 2: add, low half first. Stage 3: write.
-            taken = Signal(pending_bits, name=f"taken_{bank}")
-            chosen = Signal(pending_bits, name=f"chosen_{bank}")
-            for position in range(pairs):
-                index = 2 * position + bank
-                if index >= self.n:
-                    continue
-                pending = Signal(pending_bits, name=f"pending_{index}")
+            # Stage 0: take the low bits, read the memory. Stage 1: the high bits' carry. Stage 2: write.
+            taken, chosen = Signal(low_bits, name=f"taken_{bank}"), Signal(low_bits, name=f"chosen_{bank}")
+            for position, strobe in enumerate(self.strobes[bank::2]):
+                low = Signal(low_bits, name=f"low_{2 * position + bank}")
+                with m.If(strobe):
+                    m.d.sync += low.eq(low + 1)
                 with m.If(at[0] == position):
-                    m.d.comb += chosen.eq(pending)
-                    m.d.sync += pending.eq(self.strobes[index])
-                with m.Else():
-                    m.d.sync += pending.eq(pending + self.strobes[index])
+                    m.d.comb += chosen.eq(low)
             store = memory.Memory(shape=32, depth=pairs, init=[])
             m.submodules[f"bank_{bank}"] = store
             scan, look, write = store.read_port(), store.read_port(), store.write_port()
-            low, high, total = (Signal(width, name=f"{name}_{bank}") for name, width in
-                                (("low", 17), ("high", 16), ("total", 32)))
+            old, total = Signal(32, name=f"old_{bank}"), Signal(32, name=f"total_{bank}")
+            m.d.comb += [
+                old.eq(Mux(first[1], 0, scan.data)),
+                scan.addr.eq(at[0]), look.addr.eq(self.pair), self.data.word_select(bank, 32).eq(look.data),
+                write.addr.eq(at[2]), write.data.eq(total), write.en.eq(going[1]),
+            ]
             m.d.sync += [
                 taken.eq(chosen),
-                low.eq(scan.data[:16] + taken), high.eq(scan.data[16:]),
-                total.eq(Cat(low[:16], (high + low[16])[:16])),
-            ]
-            m.d.comb += [
-                scan.addr.eq(at[0]), look.addr.eq(self.pair), self.data.word_select(bank, 32).eq(look.data),
-                write.addr.eq(at[3]), write.data.eq(total), write.en.eq(started[2]),
+                total.eq(Cat(taken, old[low_bits:] + (taken < old[:low_bits]))),
             ]
         return m
