@@ -2,13 +2,14 @@
 
 import random
 
+from tests.queues.bench import Memory, receive, run, send, unpack
+from tests.queues.harness import CONFIG
+
 from emplace import abi
 from emplace.control.layer import Control
 from emplace.control.records import TokenOp
 from emplace.dma.records import WriteKind
 from emplace.protect.records import TableUpdate
-from tests.queues.bench import Memory, receive, run, send, unpack
-from tests.queues.harness import CONFIG
 
 ADMIN_SQ, ADMIN_CQ = 0x0000_0001_2345_6000, 0x0000_0002_FFFF_F000
 LOG2 = 2

@@ -3,12 +3,11 @@
 import random
 
 import pytest
+from tests.control.harness import ADMIN_SQ, LOG2, OP, STATUS, Host, command, install_fields
+from tests.queues.harness import idle
 
 from emplace import abi
 from emplace.control.records import TokenOp
-from tests.control.harness import ADMIN_SQ, LOG2, OP, STATUS, Host, command, install_fields
-from tests.queues.bench import run
-from tests.queues.harness import CONFIG, idle
 
 RTS, ERROR = abi.QpState.RTS, abi.QpState.ERROR
 REASON = abi.Reason

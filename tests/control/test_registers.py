@@ -1,10 +1,11 @@
 import random
 
-from emplace import abi
-from emplace.control.registers import build_hash, capabilities
-from emplace.config import PROFILES
 from tests.control.harness import Host
 from tests.queues.harness import CONFIG, idle
+
+from emplace import abi
+from emplace.config import PROFILES
+from emplace.control.registers import build_hash, capabilities
 
 
 def test_identity_and_capabilities():

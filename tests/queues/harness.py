@@ -2,13 +2,14 @@
 
 import random
 
+from tests.queues.bench import Memory, receive, run, send, unpack
+
 from emplace import abi
 from emplace.config import NicConfig
 from emplace.control.records import TokenOp
 from emplace.dma.records import PlaceKind, WriteKind
 from emplace.queues.layer import Queues
 from emplace.queues.ports import CqOp, DoorbellKind
-from tests.queues.bench import Memory, receive, run, send, unpack
 
 CONFIG = NicConfig(name="test", tlp_bytes=8, qps=8, cqs=4, regions=16, pages=64, slots=8, rq_prefetch=4, orq=4, ird=4,
                    guard_ranges=2, user_contexts=4)

@@ -1,14 +1,14 @@
 import random
 
 import pytest
+from tests.queues.bench import send
+from tests.queues.harness import EVENTS, Host, idle, wqe, wqe_bytes
+from tests.queues.test_receive import gate, take
 
 from emplace import abi
 from emplace.control.records import TokenOp
 from emplace.dma.records import PlaceKind, WriteKind
 from emplace.queues.ports import CqOp, DoorbellKind
-from tests.queues.bench import send
-from tests.queues.harness import EVENTS, Host, idle, wqe, wqe_bytes
-from tests.queues.test_receive import gate, take
 
 
 async def consume(ctx, host, cq, upto):

@@ -1,7 +1,8 @@
 import random
 
-from emplace.queues.doorbells import DoorbellTable
 from tests.queues.bench import run
+
+from emplace.queues.doorbells import DoorbellTable
 
 N = 4
 

@@ -1,9 +1,9 @@
 import random
 
 import pytest
+from tests.queues.bench import run
 
 from emplace.queues.flags import FlagSet
-from tests.queues.bench import run
 
 
 @pytest.mark.parametrize("n", [2, 8, 32])

@@ -1,11 +1,11 @@
 import random
 
 import pytest
+from tests.queues.bench import receive, send
+from tests.queues.harness import Host, idle, wqe, wqe_bytes
 
 from emplace.control.records import TokenOp
 from emplace.queues.ports import DoorbellKind
-from tests.queues.bench import receive, send
-from tests.queues.harness import Host, idle, wqe, wqe_bytes
 
 
 async def gate(ctx, host, qp):

@@ -2,9 +2,9 @@ import random
 
 import pytest
 from amaranth.hdl import ResetInserter, Signal
+from tests.queues.bench import run
 
 from emplace.stats.counters import Counters
-from tests.queues.bench import run
 
 
 @pytest.mark.parametrize("n", [5, 33])

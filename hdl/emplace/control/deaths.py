@@ -1,7 +1,7 @@
 """Streams that have ended: always taken at once, kept until control has time for them."""
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..queues.flags import FlagSet

@@ -4,9 +4,9 @@ While a token is under way the command that caused it stands on ``cmd`` (one sta
 :data:`~emplace.abi.COMMANDS`), so that a token is just {op, qp}.
 """
 
-import enum
 
-from amaranth.lib import data, enum as aenum
+from amaranth.lib import data
+from amaranth.lib import enum as aenum
 
 from .. import abi
 

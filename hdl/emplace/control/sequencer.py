@@ -187,7 +187,7 @@ class Sequencer(wiring.Component):
                     m.next = "DISPATCH"
 
             with m.State("DYING"):
-                with m.If((entry.state == State.RTS)):
+                with m.If(entry.state == State.RTS):
                     store(State.ERROR, reason)
                     stop(TokenOp.KILL)
                 with m.Else():                         # it has been stopped already

@@ -1,6 +1,6 @@
 """Counters: one-bit strobes into 32-bit counters in memory."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -59,13 +59,13 @@ class Counters(wiring.Component):
         ]
         for bank in range(2):
             # Stage 0: take the low bits, read the memory. Stage 1: the high bits' carry. Stage 2: write.
-            taken, chosen = Signal(low_bits, name=f"taken_{bank}"), Signal(low_bits, name=f"chosen_{bank}")
+            taken = Signal(low_bits, name=f"taken_{bank}")
+            lows = []
             for position, strobe in enumerate(self.strobes[bank::2]):
                 low = Signal(low_bits, name=f"low_{2 * position + bank}")
                 with m.If(strobe):
                     m.d.sync += low.eq(low + 1)
-                with m.If(at[0] == position):
-                    m.d.comb += chosen.eq(low)
+                lows.append(low)
             store = memory.Memory(shape=32, depth=pairs, init=[])
             m.submodules[f"bank_{bank}"] = store
             scan, look, write = store.read_port(), store.read_port(), store.write_port()
@@ -76,7 +76,7 @@ class Counters(wiring.Component):
                 write.addr.eq(at[2]), write.data.eq(total), write.en.eq(going[1]),
             ]
             m.d.sync += [
-                taken.eq(chosen),
+                taken.eq(Array(lows)[at[0]]),
                 total.eq(Cat(taken, old[low_bits:] + (taken < old[:low_bits]))),
             ]
         return m
