@@ -1,6 +1,7 @@
 """DDP alone, against the golden model: no RDMAP, no MPA."""
 
 import random
+import subprocess
 import sys
 from dataclasses import asdict
 
@@ -195,9 +196,8 @@ def test_reinstalled_qp_starts_afresh():
 
 def test_stands_alone():
     """DDP must not need what is above or below it (design: another LLP can come)."""
-    import subprocess
-    code = ("import sys; import emplace.ddp.layer; "
-            "bad = [n for n in sys.modules if n.startswith(('emplace.tcp', 'emplace.mpa', 'emplace.rdmap'))]; assert not bad, bad")
+    code = ("import sys; import emplace.ddp.layer; layers = ('emplace.tcp', 'emplace.mpa', 'emplace.rdmap'); "
+            "bad = [name for name in sys.modules if name.startswith(layers)]; assert not bad, bad")
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
 

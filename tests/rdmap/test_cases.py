@@ -4,8 +4,18 @@ import pytest
 
 from emplace.abi import Access, Reason, Status, WcStatus
 from emplace.control.records import TokenOp
-from emplace_sim.rdmap_model import (READ_RESPONSE, SEND, SEND_INVALIDATE, SEND_SE, SEND_SE_INVALIDATE, WRITE, Region,
-                                     read_request, tagged, untagged)
+from emplace_sim.rdmap_model import (
+    READ_RESPONSE,
+    SEND,
+    SEND_INVALIDATE,
+    SEND_SE,
+    SEND_SE_INVALIDATE,
+    WRITE,
+    Region,
+    read_request,
+    tagged,
+    untagged,
+)
 
 from .harness import BASE, Bench, region
 

@@ -7,8 +7,18 @@ import pytest
 from emplace.abi import Access, EventType, QpFlags, Reason, WcStatus
 from emplace.control.records import TokenOp
 from emplace.protect.records import Outcome, Refusal
-from emplace_sim.rdmap_model import (READ_RESPONSE, SEND, SEND_INVALIDATE, SEND_SE, TERMINATE_OP, WRITE, read_request,
-                                     tagged, terminate, untagged)
+from emplace_sim.rdmap_model import (
+    READ_RESPONSE,
+    SEND,
+    SEND_INVALIDATE,
+    SEND_SE,
+    TERMINATE_OP,
+    WRITE,
+    read_request,
+    tagged,
+    terminate,
+    untagged,
+)
 
 from .harness import BASE, Bench, region
 

@@ -4,8 +4,17 @@ import random
 
 import pytest
 
-from emplace_sim.rdmap_model import (READ_RESPONSE, SEND, SEND_INVALIDATE, SEND_SE, SEND_SE_INVALIDATE, WRITE,
-                                     read_request, tagged, untagged)
+from emplace_sim.rdmap_model import (
+    READ_RESPONSE,
+    SEND,
+    SEND_INVALIDATE,
+    SEND_SE,
+    SEND_SE_INVALIDATE,
+    WRITE,
+    read_request,
+    tagged,
+    untagged,
+)
 
 from .harness import BASE, Bench, region
 

@@ -8,19 +8,24 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import abi
-from ..abi import Access, EventType, Reason, WcOpcode, WcStatus
+from ..abi import Access, EventType, Reason, WcStatus
 from ..control.records import RecordKind, TokenOp, UploadPart
 from ..dma.records import PlaceCommand, PlaceKind
-from ..protect.records import AccessOp, AccessReply, AccessRequest, Outcome, Refusal
-from .records import (CheckedSegment, Died, RdmapOpcode, ReadQueueOp, ReadQueueReply, ReadQueueRequest, ScatterOp,
-                      ScatterRequest, ScatterStep)
+from ..protect.records import AccessOp, AccessReply, AccessRequest, Outcome
+from .records import (
+    CheckedSegment,
+    Died,
+    RdmapOpcode,
+    ReadQueueOp,
+    ReadQueueReply,
+    ReadQueueRequest,
+    ScatterOp,
+    ScatterRequest,
+    ScatterStep,
+)
+from .report import RefusalReason, Report
 
 __all__ = ["Execute"]
-
-#: What a refusal of a Write means (T1..T6), and of an invalidation (stage I).
-WRITE_REASONS = {Refusal.STAG: Reason.STAG, Refusal.PD: Reason.STAG_PD, Refusal.ACCESS: Reason.STAG_ACCESS,
-                 Refusal.WRAP: Reason.TO_WRAP, Refusal.BOUNDS: Reason.BOUNDS}
-INVALIDATE_REASONS = {Refusal.STAG: Reason.INVALIDATE_STAG, Refusal.PD: Reason.INVALIDATE_PD}
 
 
 class Execute(wiring.Component):
@@ -110,14 +115,12 @@ class Execute(wiring.Component):
             self.reads.p.payload.eq(now.payload),
             self.reads.p.last.eq(now.last),
         ]
-        is_send, is_response, invalidates, solicited = (
-            Signal(name=name) for name in ("is_send", "is_response", "invalidates", "solicited"))
+        is_send, is_response, invalidates = (Signal(name=name) for name in ("is_send", "is_response", "invalidates"))
         m.d.comb += [
+            is_send.eq((now.opcode >= RdmapOpcode.SEND) & (now.opcode <= RdmapOpcode.SEND_SE_INVALIDATE)),
             is_response.eq(now.opcode == RdmapOpcode.READ_RESPONSE),
             invalidates.eq((now.opcode == RdmapOpcode.SEND_INVALIDATE)
                            | (now.opcode == RdmapOpcode.SEND_SE_INVALIDATE)),
-            solicited.eq((now.opcode == RdmapOpcode.SEND_SE) | (now.opcode == RdmapOpcode.SEND_SE_INVALIDATE)),
-            is_send.eq((now.opcode == RdmapOpcode.SEND) | invalidates | solicited),
         ]
         empty = now.payload == 0
 
@@ -145,51 +148,22 @@ class Execute(wiring.Component):
             ask(Mux(segment.remote_write, AccessOp.GRANT, AccessOp.CHECK), segment.stag, segment.to, segment.payload,
                 Access.REMOTE_WRITE, segment)
 
-        cqe = data.View(abi.CqeBody, Signal(abi.CqeBody.size, name="cqe"))
-        good, invalidated = Signal(), Signal()
+        m.submodules.report = report = Report(config)
+        m.submodules.refusal = refusal = RefusalReason()
         m.d.comb += [
-            good.eq(blame == WcStatus.SUCCESS),
-            invalidated.eq(invalidates & good),
-            cqe.qpn.eq(now.qpn),
-            cqe.opcode.eq(Mux(is_response, WcOpcode.RDMA_READ, WcOpcode.RECV)),
-            cqe.status.eq(blame),
-            cqe.solicited.eq(solicited),
-            cqe.with_inv.eq(invalidated),
-            cqe.wqe_index.eq(wqe_index),
-            cqe.byte_len.eq(Mux(good, octets, 0)),
-            cqe.invalidated.eq(Mux(invalidated, now.stag, 0)),
+            report.now.eq(now), report.blame.eq(blame), report.wqe_index.eq(wqe_index), report.octets.eq(octets),
+            report.type.eq(event), report.reason.eq(reason),
+            refusal.reply.eq(granted.payload), refusal.remote_write.eq(now.remote_write),
         ]
 
         def complete():
             emit(PlaceKind.CQE)
-            m.d.sync += [commands.p.cq.eq(Mux(is_response, now.send_cq, now.recv_cq)), commands.p.data.eq(cqe),
+            m.d.sync += [commands.p.cq.eq(Mux(is_response, now.send_cq, now.recv_cq)), commands.p.data.eq(report.cqe),
                          self.count.rx_completions.eq(1)]
 
         def fail(why, status=WcStatus.SUCCESS):
             m.d.sync += [reason.eq(why), blame.eq(status)]
             m.next = "FAIL"
-
-        region_reason = Signal(Reason)           # what a refused Write's region says (T1..T6)
-        write_reason = Signal(Reason)            # and the QP's own switch with it
-        invalidate_reason = Signal(Reason)
-        m.d.comb += [region_reason.eq(Reason.NOT_NOW), invalidate_reason.eq(Reason.NOT_NOW)]
-        with m.If(granted.p.outcome == Outcome.REFUSED):
-            m.d.comb += [region_reason.eq(Reason.PAGE), invalidate_reason.eq(Reason.INVALIDATE_ACCESS)]
-            for table, target in ((WRITE_REASONS, region_reason), (INVALIDATE_REASONS, invalidate_reason)):
-                with m.Switch(granted.p.refusal):
-                    for refusal, why in table.items():
-                        with m.Case(refusal):
-                            m.d.comb += target.eq(why)
-        # T3: the QP's switch counts like the region's right, behind T1 and T2.
-        early = (region_reason == Reason.STAG) | (region_reason == Reason.STAG_PD)
-        m.d.comb += write_reason.eq(Mux(now.remote_write | early, region_reason, Reason.STAG_ACCESS))
-
-        terminate = Signal(16)
-        with m.Switch(reason):
-            for why, code in abi.TERMINATE.items():
-                if code is not None:
-                    with m.Case(why):
-                        m.d.comb += terminate.eq(code)
 
         with m.FSM() as fsm:
             with m.State("IDLE"):        # a segment
@@ -298,7 +272,7 @@ class Execute(wiring.Component):
                     with m.Elif(is_response):
                         fail(Reason.RESPONSE_SINK)
                     with m.Else():
-                        fail(write_reason)
+                        fail(refusal.write)
 
             with m.State("SEND"):        # the scatterer, to take the segment
                 m.d.comb += [self.scatter.valid.eq(1), self.scatter.p.op.eq(ScatterOp.SEGMENT)]
@@ -339,7 +313,7 @@ class Execute(wiring.Component):
                 with m.If(granted.valid):
                     m.next = "COMPLETE"
                     with m.If(granted.p.outcome != Outcome.GRANTED):
-                        fail(invalidate_reason, WcStatus.REM_INV_REQ_ERR)
+                        fail(refusal.invalidate, WcStatus.REM_INV_REQ_ERR)
             with m.State("COMPLETE"):    # room for a command
                 with m.If(room):
                     complete()
@@ -393,13 +367,8 @@ class Execute(wiring.Component):
                     m.next = "RETIRE"
             with m.State("EVENT"):       # room for a command
                 with m.If(room):
-                    body = data.View(abi.EventBody, Signal(abi.EventBody.size, name="event_body"))
-                    m.d.comb += [
-                        body.type.eq(event), body.reason.eq(reason), body.terminate.eq(terminate),
-                        body.qpn.eq(now.qpn), body.data.as_value().eq(now.header),
-                    ]
                     emit(PlaceKind.EVENT)
-                    m.d.sync += commands.p.data.eq(body)
+                    m.d.sync += commands.p.data.eq(report.event)
                     m.next = "IDLE"
                     with m.If(reason != Reason.NONE):
                         m.next = "DIE"
