@@ -11,8 +11,21 @@ from dataclasses import dataclass, field
 from emplace.abi import Access, EventType, QpFlags, Reason, WcOpcode
 
 from .capture import (
-    ACK, READ_REQUEST, READ_RESPONSE, SEND_INV, SEND_SE, SEND_SE_INV, SENDS, SYN, TERMINATE, WRITE, CaptureError,
-    Connection, Side, messages, relative,
+    ACK,
+    READ_REQUEST,
+    READ_RESPONSE,
+    SEND_INV,
+    SEND_SE,
+    SEND_SE_INV,
+    SENDS,
+    SYN,
+    TERMINATE,
+    WRITE,
+    CaptureError,
+    Connection,
+    Side,
+    messages,
+    relative,
 )
 from .host import CANARY
 from .replay_wire import Feed, Sender, captured_feed, recut_feed

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from .capture import ACK, FIN, PSH, RST, SYN, Frame, Side, relative
 from .inet import checksum
@@ -145,7 +146,7 @@ def recut_feed(side: Side, connection: int, seed):
     sender = Sender(side, connection)
     cuts = _cuts(side, min(sender.limit, 1460), rng)
     feeds = []
-    for start, end in zip(cuts, cuts[1:]):
+    for start, end in pairwise(cuts):
         kind = rng.random()
         if kind < 0.08 and start:            # begins with bytes that were sent before
             early = max(start - rng.randint(1, 200), end - sender.limit, 0)

@@ -18,13 +18,16 @@ def run(coroutine):
     raise AssertionError("the coroutine waits for something")
 
 
+def log2(value):
+    return (value - 1).bit_length()
+
+
 class MockBus:
     """Bus and card in one: commands are checked and run when their doorbell rings."""
 
     def __init__(self, config=PROFILES["tiny"], *, seed=0, dead=False):
         self.config, self.memory, self.dead = config, HostMemory(seed=seed), dead
         self.registers = {register.offset: 0 for register in abi.REGISTERS.values()}
-        log2 = lambda value: (value - 1).bit_length()
         self.registers |= {
             abi.REGISTERS["ID"].offset: abi.CARD_ID, abi.REGISTERS["ABI"].offset: abi.ABI_VERSION,
             abi.REGISTERS["CAPS_TABLES"].offset: log2(config.qps) | log2(config.cqs) << 8

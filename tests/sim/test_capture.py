@@ -5,10 +5,19 @@ from pathlib import Path
 import pytest
 
 from emplace_sim.capture import (
-    CaptureError, Frame, Side, count_fpdus, crc32c, find_connections, messages, parse_fpdus, read_capture, read_frames,
+    CaptureError,
+    Frame,
+    Side,
+    _reassemble,
+    count_fpdus,
+    crc32c,
+    find_connections,
+    messages,
+    parse_fpdus,
+    read_capture,
+    read_frames,
     relative,
 )
-from emplace_sim.capture import _reassemble
 
 CAPTURES = Path(__file__).resolve().parents[1] / "captures"
 

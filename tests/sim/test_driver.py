@@ -35,7 +35,7 @@ def make_qp(device, **options):
 
 def test_records():
     assert pack(abi.DoorbellLayout, {"number": 1, "value": 0x10002}) == bytes.fromhex("0100000002000100")
-    with pytest.raises(ValueError, match="number: .* does not fit 32"):
+    with pytest.raises(ValueError, match=r"number: .* does not fit 32"):
         pack(abi.DoorbellLayout, {"number": 1 << 32, "value": 0})
     with pytest.raises(ValueError, match="no such field: x"):
         pack(abi.DoorbellLayout, {"x": 1})
@@ -117,7 +117,7 @@ def test_stags(device):
 def test_page_list_space(device):
     pd = device.alloc_pd()
     regions = [run(device.reg_mr(pd, 256 * PAGE, RW)) for _ in range(4)]
-    with pytest.raises(OSError, match="NicConfig.pages"):
+    with pytest.raises(OSError, match=r"NicConfig\.pages"):
         run(device.reg_mr(pd, 2 * PAGE, RW))
     for n in (1, 3, 2):
         run(device.dereg_mr(regions[n]))
@@ -185,7 +185,7 @@ def test_qps(bus, device):
         run(device.expect_read(qp, 1, 2, 3, wr_id=n))
     with pytest.raises(AdminError, match="QUEUE_FULL"):
         run(device.expect_read(qp, 1, 2, 3))
-    with pytest.raises(AdminError, match="DESTROY_CQ: BAD_CQ"):
+    with pytest.raises(AdminError, match=r"DESTROY_CQ: BAD_CQ"):
         run(device.destroy_cq(qp.recv_cq))
     run(device.flush(qp))
     run(device.destroy_qp(qp))
@@ -194,7 +194,7 @@ def test_qps(bus, device):
     cq = run(device.create_cq(4))
     qps = [device.create_qp(device.alloc_pd(), cq, cq) for _ in range(16)]
     assert sorted(q.number & 15 for q in qps) == list(range(16))
-    with pytest.raises(OSError, match="NicConfig.qps"):
+    with pytest.raises(OSError, match=r"NicConfig\.qps"):
         device.create_qp(device.alloc_pd(), cq, cq)
 
 
@@ -213,5 +213,5 @@ def test_bad_arguments(device, call, why):
 def test_full_tables(device):
     for _ in range(16):
         run(device.create_cq(4))
-    with pytest.raises(OSError, match="NicConfig.cqs"):
+    with pytest.raises(OSError, match=r"NicConfig\.cqs"):
         run(device.create_cq(4))

@@ -9,7 +9,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 
 from emplace.abi import Access, EventType, QpFlags, Reason, WcOpcode
-from emplace_sim.capture import CaptureError, FIN, RST, SYN, _dissect, read_capture, relative
+from emplace_sim.capture import FIN, RST, SYN, CaptureError, _dissect, read_capture, relative
 from emplace_sim.replay import Completion, Event, Image, Place, _sizes, make_plan
 from emplace_sim.replay_wire import REORDER, Sender, recut_feed
 
