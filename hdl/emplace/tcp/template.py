@@ -1,0 +1,174 @@
+"""Headers of pure ACKs: made when a connection is installed, so that an ACK only fills in what changes."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .. import abi
+from ..control.records import InstallCommand
+from .context import TemplateOrder
+
+__all__ = ["AckMeta", "AckTemplates"]
+
+
+class AckMeta(data.StructLayout):
+    """What an ACK of one connection needs besides its image.
+
+    Members
+    -------
+    valid : ``unsigned(1)``
+    timestamps, vlan : ``unsigned(1)``
+        The frame has a Timestamps option, an 802.1Q tag.
+    sum : ``unsigned(16)``
+        One's-complement sum of the pseudo header and of TCP's constant fields.
+    ts_offset : ``unsigned(32)``
+    """
+
+    def __init__(self):
+        super().__init__({"valid": 1, "timestamps": 1, "vlan": 1, "sum": 16, "ts_offset": 32})
+
+
+class AckTemplates(wiring.Component):
+    """A frame image per QP, 64-bit words as sent, with 0 where acknowledgment, timestamps and TCP checksum belong.
+
+    The image is made from ``cmd`` 16 bits a cycle: a pass for both checksums, a pass that writes. TCP's checksum is
+    linear in the fields that change, so its constant part is summed here once (RFC 1071 2).
+
+    Throughput: an order takes about 95 cycles, a removal 2. Reads: one a cycle, latency 1 cycle.
+
+    Parameters
+    ----------
+    config : :class:`~emplace.config.NicConfig`
+
+    Members
+    -------
+    order : ``In(stream.Signature(TemplateOrder(config)))``
+        Taken when it has been carried out; ``cmd`` stands still until then.
+    hold : ``In(1)``
+        The image of ``order.p.qp`` is in use: an installation waits.
+    cmd : ``In(InstallCommand)``
+    meta_qp, meta : ``In(qp_bits)``, ``Out(AckMeta())``
+    image_en, image_qp, image_word : ``In(1)``, ``In(qp_bits)``, ``In(4)``
+    image : ``Out(64)``
+        Holds while ``image_en`` is low.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        super().__init__({
+            "order":      In(stream.Signature(TemplateOrder(config))),
+            "hold":       In(1),
+            "cmd":        In(InstallCommand),
+            "meta_qp":    In(config.qp_bits),
+            "meta":       Out(AckMeta()),
+            "image_en":   In(1),
+            "image_qp":   In(config.qp_bits),
+            "image_word": In(4),
+            "image":      Out(64),
+        })
+
+    def _lanes(self, window):
+        """The frame in 16-bit lanes: (value, part of the IP header, part of the TCP sum, present)."""
+        cmd = self.cmd
+        vlan = (cmd.flags & abi.QpFlags.VLAN.value) != 0
+        timestamps = (cmd.flags & abi.QpFlags.TIMESTAMPS.value) != 0
+        parts = {name: [cmd[name][at:at + 16] for at in reversed(range(0, len(cmd[name]), 16))]
+                 for name in ("remote_mac", "local_mac", "local_ip", "remote_ip", "snd_nxt")}
+        lanes = [(v, 0, 0, 1) for v in parts["remote_mac"] + parts["local_mac"]]
+        lanes += [(Const(0x8100, 16), 0, 0, vlan), (cmd.vlan_tci, 0, 0, vlan), (Const(0x0800, 16), 0, 0, 1)]
+        lanes += [(v, 1, 0, 1) for v in (
+            Cat(cmd.tos, Const(0x45, 8)), Mux(timestamps, 52, 40), Const(0, 16), Const(0x4000, 16),
+            Cat(Const(6, 8), cmd.ttl), None)]
+        lanes += [(v, 1, 1, 1) for v in parts["local_ip"] + parts["remote_ip"]]
+        lanes += [(v, 0, 1, 1) for v in (
+            cmd.local_port, cmd.remote_port, *parts["snd_nxt"], Const(0, 16), Const(0, 16),
+            Mux(timestamps, 0x8010, 0x5010), window, Const(0, 16), Const(0, 16))]
+        lanes += [(v, 0, 1, timestamps) for v in (
+            Const(0x0101, 16), Const(0x080A, 16), Const(0, 16), Const(0, 16), Const(0, 16), Const(0, 16))]
+        return lanes
+
+    def elaborate(self, platform):
+        m = Module()
+        config, cmd = self.config, self.cmd
+        m.submodules.images = images = memory.Memory(shape=64, depth=16 * config.qps, init=[])
+        m.submodules.metas = metas = memory.Memory(shape=AckMeta(), depth=config.qps, init=[])
+        image_write, image_read = images.write_port(), images.read_port()
+        meta_write, meta_read = metas.write_port(), metas.read_port()
+        m.d.comb += [
+            image_read.en.eq(self.image_en), image_read.addr.eq(Cat(self.image_word, self.image_qp)),
+            self.image.eq(image_read.data),
+            meta_read.addr.eq(self.meta_qp), self.meta.eq(meta_read.data),
+        ]
+
+        window, shifts = Signal(32), Signal(4)
+        clamped = Signal(16)
+        sums = [Signal(16, name="ip_sum"), Signal(16, name="tcp_sum")]
+        totals = [Signal(17, name="ip_total"), Signal(17, name="tcp_total")]
+        lanes = self._lanes(clamped)
+        index = Signal(range(len(lanes) + 1))
+        value, in_ip, in_tcp, present = Signal(16), Signal(), Signal(), Signal()
+        timestamps, vlan = Signal(), Signal()
+        m.d.comb += [
+            clamped.eq(Mux(window[16:].any(), 0xFFFF, window[:16])),
+            timestamps.eq((cmd.flags & abi.QpFlags.TIMESTAMPS.value) != 0),
+            vlan.eq((cmd.flags & abi.QpFlags.VLAN.value) != 0),
+        ]
+        writing = Signal()               # second pass: the IP sum is complete
+        with m.Switch(index):
+            for n, (lane, ip, tcp, there) in enumerate(lanes):
+                with m.Case(n):
+                    m.d.comb += [in_ip.eq(ip), in_tcp.eq(tcp), present.eq(there)]
+                    m.d.comb += value.eq(Mux(writing, ~sums[0], 0) if lane is None else lane)
+
+        word, fill, where = Signal(64), Signal(2), Signal(4)
+        filled, shifted = Signal(), Signal(64)
+        m.d.comb += [
+            totals[0].eq(sums[0] + value), totals[1].eq(sums[1] + value),
+            shifted.eq(Cat(word[16:], value[8:], value[:8])),
+            filled.eq(fill == 3),
+            image_write.addr.eq(Cat(where, self.order.p.qp)), image_write.data.eq(shifted),
+            meta_write.addr.eq(self.order.p.qp),
+            meta_write.data.timestamps.eq(timestamps), meta_write.data.vlan.eq(vlan),
+            meta_write.data.sum.eq(sums[1]), meta_write.data.ts_offset.eq(cmd.ts_offset),
+            meta_write.data.valid.eq(~self.order.p.remove),
+        ]
+
+        with m.FSM():
+            with m.State("IDLE"):        # for an order
+                m.d.sync += [
+                    window.eq(cmd.rcv_wnd), shifts.eq(cmd.rcv_wscale), index.eq(0), fill.eq(0), where.eq(0),
+                    writing.eq(0), sums[0].eq(0), sums[1].eq(Mux(timestamps, 32 + 6, 20 + 6)),
+                ]
+                with m.If(self.order.valid):
+                    with m.If(self.order.p.remove):
+                        m.next = "META"
+                    with m.Elif(~self.hold):
+                        m.next = "SCALE"
+            with m.State("SCALE"):       # shifts the window, a bit a cycle
+                m.d.sync += [window.eq(window >> 1), shifts.eq(shifts - 1)]
+                with m.If(shifts == 0):
+                    m.d.sync += window.eq(window)
+                    m.next = "SUM"
+            with m.State("SUM"):         # first pass: both sums, end-around carry
+                m.d.sync += index.eq(index + 1)
+                with m.If(present & in_ip):
+                    m.d.sync += sums[0].eq(totals[0][:16] + totals[0][16])
+                with m.If(present & in_tcp):
+                    m.d.sync += sums[1].eq(totals[1][:16] + totals[1][16])
+                with m.If(index == len(lanes) - 1):
+                    m.d.sync += [index.eq(0), writing.eq(1)]
+                    m.next = "WRITE"
+            with m.State("WRITE"):       # second pass: four lanes a word, the last one filled up
+                ended = Signal()
+                m.d.comb += ended.eq(index == len(lanes))
+                with m.If(~ended):
+                    m.d.sync += index.eq(index + 1)
+                with m.If(present | ended):
+                    m.d.comb += image_write.en.eq(filled)
+                    m.d.sync += [word.eq(shifted), fill.eq(fill + 1), where.eq(where + filled)]
+                    with m.If(ended & filled):
+                        m.next = "META"
+            with m.State("META"):        # makes it valid, or invalid
+                m.d.comb += [meta_write.en.eq(1), self.order.ready.eq(1)]
+                m.next = "IDLE"
+        return m
