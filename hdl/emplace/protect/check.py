@@ -67,10 +67,10 @@ class AccessCheck(wiring.Component):
             "page":      In(52),
         })
         # Public to the proof only: each stage's question, and whether there is one. Stage 1 waits for
-        # the entry, 2 has it, 3 has the lower sums, 4 all facts, 5 the verdict; 6 is a second burst.
+        # the entry, 2 has it, 3 has the lower sums, 4 all facts, 5 the verdict; a second burst comes a cycle later.
         self.questions = [Signal(_Question(), name=f"question{n}") for n in range(1, 6)]
         self.valids = Signal(5)
-        self.second = Signal()
+        self.second, self.was_second = Signal(), Signal()
 
     def elaborate(self, platform):
         m = Module()
@@ -205,7 +205,7 @@ class AccessCheck(wiring.Component):
             reply.p.address.eq(physical),
             reply.p.length.eq(Mux(whole, q4.length[:13], GRANT_LIMIT - address4[:PAGE_LOG2_MIN])),
             reply.p.last.eq(whole),
-            self.second.eq(self.valids[3] & ~whole),
+            self.second.eq(self.valids[3] & ~whole), self.was_second.eq(self.second),
             remainder.eq(reach4), upper5.eq(upper4),
             kill.eq(self.valids[3] & revoking4 & (refusal == Refusal.NONE)),
         ]

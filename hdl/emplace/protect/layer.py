@@ -27,6 +27,8 @@ class Protect(wiring.Component):
     Parameters
     ----------
     config : :class:`~emplace.config.NicConfig`
+    check, table : classes
+        To be replaced by a proof's mutants only.
 
     Members
     -------
@@ -40,7 +42,7 @@ class Protect(wiring.Component):
         Always taken at once. The driver writes pages before it registers the region.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, *, check=AccessCheck, table=RegionTable):
         self.config = config
         super().__init__({
             "access":       In(stream.Signature(AccessRequest(config))),
@@ -50,8 +52,8 @@ class Protect(wiring.Component):
             "pages":        In(stream.Signature(PageWrite(config))),
         })
         # Public to the proof only.
-        self.regions = RegionTable(config)
-        self.check = AccessCheck(config)
+        self.regions = table(config)
+        self.check = check(config)
         self.replies = Queue(AccessReply(), 16)
         self.page_list = memory.Memory(shape=52, depth=config.pages, init=[])
 
