@@ -171,6 +171,8 @@ class XgmiiMonitor:
         data, control = self.d._handle.get_signal_val_binstr, self.c._handle.get_signal_val_binstr
         decoder, started = self.decoder, 0
         await edge
+        while control() != "11111111" or int(data(), 2) != IDLE[0]:
+            await edge                       # not out of reset yet
         while True:
             now = control()
             if now == "11111111" and decoder.frame is None:
@@ -182,7 +184,7 @@ class XgmiiMonitor:
                         continue
                 else:
                     decoder.word(int(data(), 2), 0xFF)
-            elif "x" not in now.lower():
+            else:
                 if decoder.frame is None:
                     started = round(get_sim_time("ns"))
                 frame = decoder.word(int(data(), 2), int(now, 2))

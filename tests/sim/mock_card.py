@@ -5,8 +5,10 @@ from emplace.abi import Opcode, Status
 from emplace.config import PROFILES
 from emplace_sim.driver_records import pack, unpack
 from emplace_sim.host import HostMemory
+from emplace_sim.inet import checksum
+from emplace_sim.xgmii import finish
 
-__all__ = ["MockBus", "run"]
+__all__ = ["MockBus", "ack_frame", "run"]
 
 
 def run(coroutine):
@@ -16,6 +18,31 @@ def run(coroutine):
     except StopIteration as stop:
         return stop.value
     raise AssertionError("the coroutine waits for something")
+
+
+def ack_frame(install, offset, tsval, tsecr, **change):
+    """A pure ACK of stream offset ``offset``, as the connection of ``install`` (INSTALL_QP's fields) has it.
+
+    ``change``: fields of ``install``, or tcp_flags, window, options, payload, ip_error, tcp_error, fcs_error.
+    """
+    install = install | change
+    options = change.get("options", b"")
+    if install["flags"] & abi.QpFlags.TIMESTAMPS:
+        options = b"\1\1\x08\x0a" + tsval.to_bytes(4, "big") + tsecr.to_bytes(4, "big") + options
+    tcp = b"".join(value.to_bytes(size, "big") for value, size in (
+        (install["local_port"], 2), (install["remote_port"], 2), (install["snd_nxt"], 4),
+        (install["rcv_nxt"] + offset & 0xFFFFFFFF, 4), (20 + len(options) << 2, 1), (change.get("tcp_flags", 16), 1),
+        (change.get("window", install["rcv_wnd"] >> install["rcv_wscale"]), 2), (0, 4))) + options
+    tcp += change.get("payload", b"")
+    addresses = install["local_ip"].to_bytes(4, "big") + install["remote_ip"].to_bytes(4, "big")
+    total = checksum(addresses + b"\0\6" + len(tcp).to_bytes(2, "big") + tcp) ^ change.get("tcp_error", 0)
+    tcp = tcp[:16] + total.to_bytes(2, "big") + tcp[18:]
+    ip = bytes([0x45, install["tos"]]) + (20 + len(tcp)).to_bytes(2, "big") + b"\0\1\x40\0"
+    ip += bytes([install["ttl"], 6, 0, 0]) + addresses
+    ip = ip[:10] + (checksum(ip) ^ change.get("ip_error", 0)).to_bytes(2, "big") + ip[12:]
+    frame = b"".join(install[name].to_bytes(6, "big") for name in ("remote_mac", "local_mac")) + b"\x08\0" + ip + tcp
+    whole = finish(frame)
+    return whole[:-1] + bytes([whole[-1] ^ change.get("fcs_error", 0)])
 
 
 def log2(value):

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 
 from emplace import abi
-from emplace.abi import EventType, QpFlags, Reason
+from emplace.abi import EventType, Reason
 from emplace_sim.capture import read_capture
 from emplace_sim.driver_records import pack, unpack
 from emplace_sim.host import HostMemory
-from emplace_sim.inet import checksum
 from emplace_sim.replay import Completion, Event, Place, make_plan
 from emplace_sim.replay_check import ConnectionCheck, untouched
-from emplace_sim.xgmii import finish
+
+from .mock_card import ack_frame
 
 CAPTURES = Path(__file__).resolve().parents[1] / "captures"
 QPN = 0x123456
@@ -69,29 +69,13 @@ class PerfectCard:
 
     def ack(self, offset, **change):
         """A pure ACK as the card should send it, or with ``change``."""
-        install = self.plan.install | change
-        options = b""
-        if install["flags"] & QpFlags.TIMESTAMPS:
-            options = b"\1\1\x08\x0a" + change.get("tsval", self.tsval).to_bytes(4, "big") + change.get(
-                "tsecr", self.plan.install["ts_recent"]).to_bytes(4, "big")
-        options += change.get("options", b"")
-        tcp = b"".join(install[n].to_bytes(s, "big") for n, s in (("local_port", 2), ("remote_port", 2), ("snd_nxt", 4)))
-        tcp += (install["rcv_nxt"] + offset & 0xFFFFFFFF).to_bytes(4, "big") + bytes([(20 + len(options)) << 2])
-        tcp += bytes([change.get("tcp_flags", 16)])
-        tcp += (change.get("window", install["rcv_wnd"] >> install["rcv_wscale"])).to_bytes(2, "big") + bytes(4) + options
-        tcp += change.get("payload", b"")
-        addresses = install["local_ip"].to_bytes(4, "big") + install["remote_ip"].to_bytes(4, "big")
-        total = checksum(addresses + b"\0\6" + len(tcp).to_bytes(2, "big") + tcp) ^ change.get("tcp_error", 0)
-        tcp = tcp[:16] + total.to_bytes(2, "big") + tcp[18:]
-        ip = bytes([0x45, install["tos"]]) + (20 + len(tcp)).to_bytes(2, "big") + b"\0\1\x40\0"
-        ip += bytes([install["ttl"], 6, 0, 0]) + addresses
-        ip = ip[:10] + (checksum(ip) ^ change.get("ip_error", 0)).to_bytes(2, "big") + ip[12:]
-        frame = b"".join(install[n].to_bytes(6, "big") for n in ("remote_mac", "local_mac")) + b"\x08\0" + ip + tcp
-        whole = finish(frame)
-        self.check.answered(whole[:-1] + bytes([whole[-1] ^ change.get("fcs_error", 0)]))
+        install = self.plan.install
+        self.check.answered(ack_frame(install, offset, change.pop("tsval", self.tsval),
+                                      change.pop("tsecr", install["ts_recent"]), **change))
 
 
-CASES = [("05_rping_4096_crc", "client"), ("05_rping_4096_crc", "server"), ("41_pyserver_rping_3000_crc", "client"), ("42_py_badcrc", "server"), ("42_py_badcrc", "client")]
+CASES = [("05_rping_4096_crc", "client"), ("05_rping_4096_crc", "server"), ("41_pyserver_rping_3000_crc", "client"),
+         ("42_py_badcrc", "server"), ("42_py_badcrc", "client")]
 
 
 @pytest.mark.parametrize("name, role", CASES)
