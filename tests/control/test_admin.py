@@ -4,10 +4,12 @@ import random
 
 import pytest
 from tests.control.harness import ADMIN_SQ, LOG2, OP, STATUS, Host, command, install_fields
-from tests.queues.harness import idle
+from tests.queues.bench import run
+from tests.queues.harness import CONFIG, idle
 
 from emplace import abi
 from emplace.control.records import TokenOp
+from emplace.control.sequencer import Sequencer
 
 RTS, ERROR = abi.QpState.RTS, abi.QpState.ERROR
 REASON = abi.Reason
@@ -365,6 +367,21 @@ def test_deaths_never_wait():
             assert await host.state(ctx, qp) == (ERROR, REASON(1 + qp))
 
     session(script)
+
+
+def test_a_death_on_its_way_goes_before_the_next_command():
+    dut = Sequencer(CONFIG)
+
+    async def script(ctx):
+        ctx.set(dut.valid, 1)
+        ctx.set(dut.inline.ready, 0)
+        await idle(ctx, 20)
+        assert not ctx.get(dut.inline.valid)
+        ctx.set(dut.deaths_empty, 1)
+        await idle(ctx, 5)
+        assert ctx.get(dut.inline.valid)                              # NOP: 5 cycles, as published
+
+    run(dut, script)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -94,7 +94,7 @@ class Memory:
                 words = [self.read(address + n, 8) for n in range(0, length, 8)]
                 bad = address in self.bad
                 if bad:
-                    words = words[:self.rng.randint(1, len(words))]
+                    words = words[:self.rng.choice([len(words), self.rng.randint(1, len(words))])]
                 for n, word in enumerate(words):
                     last = n == len(words) - 1
                     await send(ctx, stream, {"data": int.from_bytes(word, "little"), "last": last,

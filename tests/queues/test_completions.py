@@ -330,3 +330,22 @@ def test_upload_tells_what_is_retired():
         assert upload.as_bits() == 1 << abi.Upload["rq_consumed"].offset
 
     host.run(user)
+
+
+def test_a_wqe_that_comes_after_the_flush_is_not_there():
+    host = Host(10)
+
+    async def user(ctx):
+        await host.setup(ctx)
+        await host.create_cq(ctx, 0, log2=4)
+        await host.install(ctx, 1)
+        host.memory.hold = True
+        await host.post(ctx, 1, 3)
+        await idle(ctx, 60)
+        assert len(host.memory.reads) == 3
+        await host.token(ctx, TokenOp.FLUSH, 1)
+        host.memory.hold = False
+        await idle(ctx, 250)
+        assert (await take(ctx, host, 1))["ok"] == 0
+
+    host.run(user)

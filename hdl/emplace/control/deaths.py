@@ -11,7 +11,7 @@ __all__ = ["Deaths"]
 
 
 class Deaths(wiring.Component):
-    """Keeps at most one report a QP, so that nothing can overflow and no reporter waits.
+    """Keeps at most one report a QP, with the latest reason, so that nothing can overflow and no reporter waits.
 
     Throughput: a report every cycle, two reporters taking turns. Latency: 4 cycles and more.
 
@@ -53,10 +53,8 @@ class Deaths(wiring.Component):
         with m.Elif(take[1]):
             m.d.sync += report.eq(self.died[1].payload)
 
-        known = Signal()
         m.d.comb += [
-            known.eq(waiting.flags.bit_select(report.qp, 1)),
-            write.addr.eq(report.qp), write.data.eq(report.reason), write.en.eq(valid & ~known),
+            write.addr.eq(report.qp), write.data.eq(report.reason), write.en.eq(valid),
             waiting.set[0].en.eq(valid), waiting.set[0].index.eq(report.qp),
             self.empty.eq(waiting.empty & ~valid & ~self.o.valid & ~self.died[0].valid & ~self.died[1].valid),
             read.addr.eq(waiting.o.payload),

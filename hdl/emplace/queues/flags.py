@@ -28,8 +28,6 @@ class FlagSet(wiring.Component):
     Members
     -------
     set : ``In({en: 1, index: range(n)}).array(setters)``
-    flags : ``Out(n)``
-        The set; without what is being handed out.
     empty : ``Out(1)``
         Nothing is in the set, nor being handed out.
     o : ``Out(stream.Signature(index))``
@@ -41,7 +39,6 @@ class FlagSet(wiring.Component):
         self.n, self.setters = n, setters
         super().__init__({
             "set":   In(data.StructLayout({"en": 1, "index": range(n)})).array(setters),
-            "flags": Out(n),
             "empty": Out(1),
             "o":     Out(stream.Signature(range(n))),
         })
@@ -51,11 +48,12 @@ class FlagSet(wiring.Component):
         group_size = min(_GROUP, self.n)
         groups = self.n // group_size
 
+        flags = Signal(self.n)
         group = Signal(range(max(groups, 2)))          # the next one to look at
         work = Signal(group_size)                      # taken out of `flags`, not yet handed out
         work_group = Signal.like(group)
         waiting = Signal(group_size)
-        m.d.comb += waiting.eq(self.flags.word_select(group, group_size))
+        m.d.comb += waiting.eq(flags.word_select(group, group_size))
 
         lowest = Signal(range(group_size))
         for index in reversed(range(group_size)):
@@ -83,9 +81,9 @@ class FlagSet(wiring.Component):
             mine = Signal(name=f"set_{index}")
             m.d.comb += mine.eq(sum((port.en & (port.index == index) for port in self.set), 0) != 0)
             with m.If(mine):                           # setting wins
-                m.d.sync += self.flags[index].eq(1)
+                m.d.sync += flags[index].eq(1)
             with m.Elif(fetch & (group == index // group_size)):
-                m.d.sync += self.flags[index].eq(0)
+                m.d.sync += flags[index].eq(0)
 
-        m.d.comb += self.empty.eq((self.flags == 0) & (work == 0) & ~self.o.valid)
+        m.d.comb += self.empty.eq((flags == 0) & (work == 0) & ~self.o.valid)
         return m

@@ -252,8 +252,7 @@ class ReceiveQueues(wiring.Component):
                             m.d.comb += [new.stopped.eq(1), new.waiting.eq(0), new.claims.eq(0),
                                          new.here.eq(state.here + state.claims)]
                         with m.Case(TokenOp.REMOVE):
-                            m.d.comb += [new.stopped.eq(1), new.waiting.eq(0), self.owner.en.eq(1),
-                                         self.cancel.en.eq(1)]
+                            m.d.comb += [new.stopped.eq(1), new.waiting.eq(0), self.owner.en.eq(1)]
                         with m.Case(TokenOp.FLUSH):
                             m.d.comb += [
                                 new.stopped.eq(1), new.waiting.eq(0), new.claims.eq(0), new.here.eq(0),

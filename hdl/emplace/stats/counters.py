@@ -1,5 +1,7 @@
 """Counters: one-bit strobes into 32-bit counters in memory."""
 
+from itertools import pairwise
+
 from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
@@ -53,7 +55,7 @@ class Counters(wiring.Component):
         m.d.comb += wrap.eq(at[0] == pairs - 1)
         m.d.sync += [
             at[0].eq(Mux(wrap, 0, at[0] + 1)),
-            *(later.eq(earlier) for earlier, later in zip(at, at[1:], strict=False)),
+            *(later.eq(earlier) for earlier, later in pairwise(at)),
             going.eq(Cat(1, going)),
             first.eq(Cat(first[0] & ~wrap, first[0])),
         ]
