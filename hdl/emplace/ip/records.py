@@ -4,7 +4,14 @@ from amaranth.lib import data
 
 from ..control.records import RecordKind, Token
 
-__all__ = ["SegmentRecord", "SlotWrite", "LookupKey", "LookupUpdate"]
+__all__ = ["SegmentRecord", "SlotIndex", "SlotWrite", "LookupKey", "LookupUpdate"]
+
+
+class SlotIndex(data.StructLayout):
+    """``slot``: a receive slot that the one who gets it may fill."""
+
+    def __init__(self, config):
+        super().__init__({"slot": config.slot_bits})
 
 
 class LookupKey(data.StructLayout):
