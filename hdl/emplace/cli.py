@@ -36,6 +36,33 @@ def _replay(arguments):
     return replay(arguments)
 
 
+def _demo(arguments):
+    from emplace_sim.demo import demo
+    return demo(arguments.profile)
+
+
+def _replay_all(arguments):
+    from emplace_sim.demo import replay_all
+    return replay_all(arguments.profile, recuts=arguments.recuts)
+
+
+def _bench(arguments):
+    from emplace_sim.bench import run
+    run(with_area=not arguments.no_area)
+    return 0
+
+
+def _timing(arguments):
+    from emplace_sim.bench import run_timing
+    run_timing(arguments.profile)
+    return 0
+
+
+def _prove(arguments):
+    from emplace_sim.prove import run_all
+    return 0 if run_all() else 1
+
+
 def _parser():
     parser = argparse.ArgumentParser(prog="emplace", description="An iWARP RDMA network card in Amaranth.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -60,6 +87,26 @@ def _parser():
     replay.add_argument("--json", action="store_true", help="print the results as JSON")
     _profile(replay)
     replay.set_defaults(run=_replay)
+
+    demo = commands.add_parser("demo", help="replay shipped captures of a Linux kernel and show what landed")
+    _profile(demo)
+    demo.set_defaults(run=_demo)
+
+    everything = commands.add_parser("replay-all", help="every shipped capture, both roles, stalls, re-cuts")
+    everything.add_argument("--recuts", type=int, default=10, metavar="N", help="re-cuts of each (%(default)s)")
+    _profile(everything)
+    everything.set_defaults(run=_replay_all)
+
+    bench = commands.add_parser("bench", help="measure cycles, goodput and area; table and build/bench.json")
+    bench.add_argument("--no-area", action="store_true", help="leave the synthesis out")
+    bench.set_defaults(run=_bench)
+
+    timing = commands.add_parser("timing", help="place and route for the board that `tiny` is sized for")
+    timing.add_argument("--profile", choices=sorted(PROFILES), default="tiny", help="sizes of the card (%(default)s)")
+    timing.set_defaults(run=_timing)
+
+    prove = commands.add_parser("prove", help="run the proofs and their mutants")
+    prove.set_defaults(run=_prove)
     return parser
 
 
