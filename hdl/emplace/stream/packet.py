@@ -5,7 +5,7 @@ one or more words, of which exactly the final one has ``last`` set. There is no 
 that follows a ``last`` (or reset) begins a packet.
 """
 
-from amaranth.hdl import Cat, unsigned
+from amaranth.hdl import Cat, Const, unsigned
 from amaranth.lib import data, stream
 
 __all__ = ["PacketWord", "PacketSignature", "connect_streams"]
@@ -61,4 +61,8 @@ def connect_streams(m, source, sink):
     """
     if source.payload.shape() != sink.payload.shape():
         raise TypeError(f"Payloads differ: {source.payload.shape()!r} and {sink.payload.shape()!r}")
-    m.d.comb += [sink.payload.eq(source.payload), sink.valid.eq(source.valid), source.ready.eq(sink.ready)]
+    m.d.comb += [sink.payload.eq(source.payload), sink.valid.eq(source.valid)]
+    if not isinstance(source.ready, Const):
+        m.d.comb += source.ready.eq(sink.ready)
+    elif not isinstance(sink.ready, Const):
+        raise TypeError("A source that is always ready needs a sink that is, too")
