@@ -62,7 +62,7 @@ class Bench:
         self.memory = {n: bytearray(b"\xcc" * config.slot_bytes) for n in range(config.slots)}
         self.segments, self.counts, self.results = [], dict.fromkeys(NAMES, 0), []
         self.last_word, self.record_at, self.writes = [], [], []
-        self.now = 0
+        self.now = self.began = 0
         self.hold_records = hold_records
         self.done = False
 
@@ -90,7 +90,7 @@ class Bench:
         async def source(ctx):
             for k, qp in self.installed.items():
                 assert await self.update(ctx, 1, k, qp) == 0
-            ready[0] = True
+            ready[0], self.began = True, self.now
             for n, (packet, err) in enumerate(frames):
                 for _ in range(self.gap(n)):
                     await ctx.tick()
@@ -110,11 +110,12 @@ class Bench:
 
         async def slots(ctx):
             while True:
-                if self.free:
+                offered = bool(self.free)
+                ctx.set(dut.alloc.valid, offered)
+                if offered:
                     ctx.set(dut.alloc.p.slot, self.free[0])
-                    ctx.set(dut.alloc.valid, 1)
-                    await ctx.tick().until(dut.alloc.ready)
-                    ctx.set(dut.alloc.valid, 0)
+                if offered and ctx.get(dut.alloc.ready):
+                    await ctx.tick()
                     self.free.pop(0)
                 else:
                     await ctx.tick()
@@ -122,7 +123,7 @@ class Bench:
         async def watch(ctx):
             taken = random.Random(self.seed + 1)
             while True:
-                accept = taken.random() >= self.stall and self.now >= self.hold_records
+                accept = taken.random() >= self.stall and self.now >= self.began + self.hold_records
                 ctx.set(dut.segments.ready, accept)
                 if ctx.get(dut.slot_write.valid):
                     w = ctx.get(dut.slot_write.payload)

@@ -31,7 +31,7 @@ class Lookup(wiring.Component):
     """Finds the QP of a 4-tuple (and VLAN): hash buckets, each a list through the QPs' slots, at most
     ``lookup_chain`` long. The whole key is compared.
 
-    Latency of a lookup: 3 cycles from ``start`` to ``done`` in an empty bucket, else 3 and the place
+    Latency of a lookup: 2 cycles from ``start`` to ``done`` in an empty bucket, else 3 and the place
     in the list. One may be started every 5 cycles; the one before is then forgotten.
 
     Updates use what memory cycles lookups leave, which is at least one in two: about 4 cycles a step of the list.
