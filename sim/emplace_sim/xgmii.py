@@ -39,11 +39,12 @@ class XgmiiEncoder:
     def __init__(self, *, lane4=False):
         self.step = 4 if lane4 else 8
         self.deficit = 0                     # octets of gap that earlier frames went without
-        self.pending = []                    # octets of an unfinished word: (octet, control)
+        self.pending, self.flags = b"", b""  # octets of an unfinished word, and which of them are control
 
     def frame(self, data: bytes):
         """Words (data, control) that end with the last whole one; the rest waits for the next frame."""
-        octets = self.pending + [(PREAMBLE[0], 1), *((octet, 0) for octet in PREAMBLE[1:] + data), (TERMINATE, 1)]
+        octets = self.pending + PREAMBLE + data + bytes([TERMINATE])
+        flags = self.flags + b"\1" + bytes(len(PREAMBLE) - 1 + len(data)) + b"\1"
         # The gap counts from the terminate; frames begin at multiples of ``step``.
         over = (len(octets) + 11) % self.step
         if self.deficit + over < self.step:
@@ -52,19 +53,21 @@ class XgmiiEncoder:
         else:
             gap = 12 + self.step - over
             self.deficit -= self.step - over
-        octets += [(IDLE_OCTET, 1)] * (gap - 1)
-        return self._words(octets)
+        return self._words(octets + bytes([IDLE_OCTET]) * (gap - 1), flags + b"\1" * (gap - 1))
 
     def flush(self):
         """The unfinished word, filled with idles; then the line is idle."""
-        octets, self.pending = self.pending, []
-        return self._words(octets + [(IDLE_OCTET, 1)] * (-len(octets) % 8)) if octets else []
+        fill = -len(self.pending) % 8
+        return self._words(self.pending + bytes([IDLE_OCTET]) * fill, self.flags + b"\1" * fill)
 
-    def _words(self, octets):
+    def _words(self, octets, flags):
         whole = len(octets) // 8 * 8
-        self.pending = octets[whole:]
-        return [(sum(octet << 8 * n for n, (octet, _) in enumerate(octets[at:at + 8])),
-                 sum(control << n for n, (_, control) in enumerate(octets[at:at + 8]))) for at in range(0, whole, 8)]
+        self.pending, self.flags = octets[whole:], flags[whole:]
+        return [(int.from_bytes(octets[at:at + 8], "little"), _bits(flags[at:at + 8])) for at in range(0, whole, 8)]
+
+
+def _bits(flags):
+    return sum(flag << n for n, flag in enumerate(flags)) if any(flags) else 0
 
 
 class XgmiiDecoder:
