@@ -39,7 +39,7 @@ def prove(component, *, depth, mode="prove", workdir, solver="z3", timeout=600):
 
     Its ``elaborate`` gets ``platform="formal"``. Inputs of the component, ``rst`` included, take any
     value in any cycle. ``mode``: ``"prove"`` (base case and k-induction, both to ``depth``), ``"bmc"``
-    (first ``depth`` cycles), ``"induct"`` (the inductive step alone) or ``"cover"``.
+    (the first ``depth`` cycles) or ``"cover"``.
     """
     workdir = Path(workdir).resolve()
     workdir.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,21 @@ class RegionEntry(data.StructLayout):
                           "first_page": config.page_bits, "pages": config.page_bits + 1})
 
 
+class _Work(data.StructLayout):
+    """What a registration has worked out so far, and the status."""
+
+    def __init__(self, config):
+        super().__init__({
+            "end": 65, "end_low": 33,
+            "top": 65, "top_low": 33,      # end of the block, or of what is used of the last page
+            "bias": 64, "bias_low": 33,
+            "span": config.page_bits + 1 + PAGE_LOG2_MAX,      # bytes that the page list covers
+            "short_low": 1, "short_high": 1, "equal_high": 1,  # span against top
+            "bad_length": 1, "bad_size": 1, "outside": 1, "bad_offset": 1,
+            "status": 8,
+        })
+
+
 class RegionTable(wiring.Component):
     """Registers and invalidates regions, and shows the checks one entry a cycle.
 
@@ -93,8 +108,8 @@ class RegionTable(wiring.Component):
         self.entries = memory.Memory(shape=RegionEntry(config), depth=config.regions, init=[])
         self.states = memory.Memory(shape=RegionState, depth=config.regions, init=[])
         self.write = Signal()
-        self.end, self.bias, self.status = Signal(65), Signal(64), Signal(8)
-        self.summed, self.judged = Signal(), Signal()        # `end` and `bias`, and `status`, are those of the update
+        self.step = Signal(range(9))     # number of the FSM's state, in their order
+        self.work = Signal(_Work(config))
 
     def elaborate(self, platform):
         m = Module()
@@ -108,14 +123,9 @@ class RegionTable(wiring.Component):
         m.d.comb += [self.entry.eq(entry_read.data), self.state.eq(state_read.data)]
 
         # What an entry holds beside the command's fields, in two steps of 32 bits each.
-        end, bias = self.end, self.bias
-        top = Signal(65)                                        # end of the block, or of what is used of the last page
-        end_low, top_low, bias_low = Signal(33), Signal(33), Signal(33)
+        work = self.work
         size_bits = config.page_bits + 1
-        span = Signal(size_bits + PAGE_LOG2_MAX)                # bytes that the page list covers
-        page_mask = Signal(PAGE_LOG2_MAX)
-        paged, short_low, short_high, equal_high = Signal(), Signal(), Signal(), Signal()
-        bad_length, bad_size, outside, bad_offset = Signal(), Signal(), Signal(), Signal()
+        page_mask, paged = Signal(PAGE_LOG2_MAX), Signal()
         m.d.comb += [
             paged.eq(mr.page_log2 != 0),
             page_mask.eq(Cat(mr.page_log2 > n for n in range(PAGE_LOG2_MAX))),
@@ -123,7 +133,6 @@ class RegionTable(wiring.Component):
 
         stag, old_stag, old_state = Signal(32), Signal(32), Signal(RegionState)
         mine, own_slot = Signal(), Signal(config.region_bits)
-        status = self.status
         m.d.comb += [
             stag.eq(mr.stag),
             own_slot.eq(stag[8:8 + config.region_bits]),
@@ -134,8 +143,8 @@ class RegionTable(wiring.Component):
             entry_write.data.pd.eq(mr.pd),
             entry_write.data.access.eq(mr.access),
             entry_write.data.base.eq(mr.base),
-            entry_write.data.end.eq(end),
-            entry_write.data.bias.eq(bias),
+            entry_write.data.end.eq(work.end),
+            entry_write.data.bias.eq(work.bias),
             entry_write.data.page_log2.eq(mr.page_log2),
             entry_write.data.first_page.eq(mr.first_page),
             entry_write.data.pages.eq(mr.pages),
@@ -149,74 +158,81 @@ class RegionTable(wiring.Component):
 
         with m.FSM(name="registration"):
             with m.State("IDLE"):              # waits for an update
+                m.d.comb += self.step.eq(0)
                 m.d.sync += [
-                    end_low.eq(mr.base[:32] + mr.length[:32]),
-                    top_low.eq(mr.address[:32] + mr.length[:32]),
-                    bias_low.eq(mr.address[:32] - mr.base[:32]),
-                    span.eq(mr.pages[:size_bits] << mr.page_log2[:5]),
-                    outside.eq(mr.pages[size_bits:].any() | mr.first_page[size_bits:].any()
-                               | (mr.pages[:size_bits] + mr.first_page[:size_bits] > config.pages)),
-                    bad_size.eq(paged & ((mr.page_log2 < PAGE_LOG2_MIN) | (mr.page_log2 > PAGE_LOG2_MAX))),
-                    bad_length.eq((mr.length == 0) | (mr.length > LENGTH_LIMIT)),
-                    bad_offset.eq((mr.address[:PAGE_LOG2_MAX] & ~page_mask).any()
-                                  | mr.address[PAGE_LOG2_MAX:].any()),
+                    work.end_low.eq(mr.base[:32] + mr.length[:32]),
+                    work.top_low.eq(mr.address[:32] + mr.length[:32]),
+                    work.bias_low.eq(mr.address[:32] - mr.base[:32]),
+                    work.span.eq(mr.pages[:size_bits] << mr.page_log2[:5]),
+                    work.outside.eq(mr.pages[size_bits:].any() | mr.first_page[size_bits:].any()
+                                    | (mr.pages[:size_bits] + mr.first_page[:size_bits] > config.pages)),
+                    work.bad_size.eq(paged & ((mr.page_log2 < PAGE_LOG2_MIN) | (mr.page_log2 > PAGE_LOG2_MAX))),
+                    work.bad_length.eq((mr.length == 0) | (mr.length > LENGTH_LIMIT)),
+                    work.bad_offset.eq((mr.address[:PAGE_LOG2_MAX] & ~page_mask).any()
+                                       | mr.address[PAGE_LOG2_MAX:].any()),
                 ]
                 with m.If(self.update.valid):
                     m.next = "HIGH"
             with m.State("HIGH"):              # the upper halves of the sums
+                m.d.comb += self.step.eq(1)
                 m.d.sync += [
-                    end.eq(Cat(end_low[:32], mr.base[32:] + mr.length[32:] + end_low[32])),
-                    top.eq(Cat(top_low[:32], mr.address[32:] + mr.length[32:] + top_low[32])),
-                    bias.eq(Cat(bias_low[:32], (mr.address[32:] - mr.base[32:] - bias_low[32])[:32])),
+                    work.end.eq(Cat(work.end_low[:32], mr.base[32:] + mr.length[32:] + work.end_low[32])),
+                    work.top.eq(Cat(work.top_low[:32], mr.address[32:] + mr.length[32:] + work.top_low[32])),
+                    work.bias.eq(Cat(work.bias_low[:32], (mr.address[32:] - mr.base[32:] - work.bias_low[32])[:32])),
                 ]
                 m.next = "COVER"
             with m.State("COVER"):             # compares the page list's bytes with what is needed
-                m.d.comb += self.summed.eq(1)
+                m.d.comb += self.step.eq(2)
                 m.d.sync += [
-                    short_low.eq(span[:24] < top[:24]),
-                    short_high.eq(span[24:] < top[24:]),
-                    equal_high.eq(span[24:] == top[24:]),
+                    work.short_low.eq(work.span[:24] < work.top[:24]),
+                    work.short_high.eq(work.span[24:] < work.top[24:]),
+                    work.equal_high.eq(work.span[24:] == work.top[24:]),
                 ]
                 m.next = "JUDGE"
             with m.State("JUDGE"):             # the checks that need only the command
-                m.d.comb += self.summed.eq(1)
-                with m.If(bad_length | (end[64] & end[:64].any())):
-                    m.d.sync += status.eq(abi.Status.BAD_LENGTH)
-                with m.Elif(bad_size):
-                    m.d.sync += status.eq(abi.Status.BAD_SIZE)
-                with m.Elif(paged & (outside | short_high | (equal_high & short_low))):
-                    m.d.sync += status.eq(abi.Status.BAD_PAGES)
-                with m.Elif((paged & bad_offset) | (~paged & top[64] & top[:64].any())
+                m.d.comb += self.step.eq(3)
+                with m.If(work.bad_length | (work.end[64] & work.end[:64].any())):
+                    m.d.sync += work.status.eq(abi.Status.BAD_LENGTH)
+                with m.Elif(work.bad_size):
+                    m.d.sync += work.status.eq(abi.Status.BAD_SIZE)
+                with m.Elif(paged & (work.outside | work.short_high | (work.equal_high & work.short_low))):
+                    m.d.sync += work.status.eq(abi.Status.BAD_PAGES)
+                with m.Elif((paged & work.bad_offset) | (~paged & work.top[64] & work.top[:64].any())
                             | (mr.access[_ZERO_BASED] & (mr.base != 0))):
-                    m.d.sync += status.eq(abi.Status.BAD_ADDRESS)
+                    m.d.sync += work.status.eq(abi.Status.BAD_ADDRESS)
                 with m.Else():
-                    m.d.sync += status.eq(abi.Status.OK)
+                    m.d.sync += work.status.eq(abi.Status.OK)
                 m.next = "CLAIM"
             with m.State("CLAIM"):             # keeps requests out, waits for a peer's INVALIDATE on its way
-                m.d.comb += [self.busy.eq(1), self.summed.eq(1), self.judged.eq(1)]
+                m.d.comb += self.step.eq(4)
+                m.d.comb += self.busy.eq(1)
                 with m.If(self.quiet):
                     m.next = "READ"
             with m.State("READ"):              # the slot's entry comes out of memory
-                m.d.comb += [self.busy.eq(1), self.summed.eq(1), self.judged.eq(1)]
+                m.d.comb += self.step.eq(5)
+                m.d.comb += self.busy.eq(1)
                 m.d.sync += [old_stag.eq(self.entry.stag), old_state.eq(self.state)]
                 m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += [self.busy.eq(1), self.summed.eq(1), self.judged.eq(1)]
+                m.d.comb += self.step.eq(6)
+                m.d.comb += self.busy.eq(1)
                 with m.If(self.update.p.op == TableOp.REGISTER):
                     m.d.comb += state_write.data.eq(RegionState.VALID)
                     with m.If(old_state == RegionState.VALID):
-                        m.d.sync += status.eq(abi.Status.BAD_STAG)
-                    with m.Elif(status == abi.Status.OK):
+                        m.d.sync += work.status.eq(abi.Status.BAD_STAG)
+                    with m.Elif(work.status == abi.Status.OK):
                         m.d.comb += [self.write.eq(1), entry_write.en.eq(1)]
                 with m.Else():
-                    m.d.sync += status.eq(Mux(mine, abi.Status.OK, abi.Status.BAD_STAG))
+                    m.d.sync += work.status.eq(Mux(mine, abi.Status.OK, abi.Status.BAD_STAG))
                     m.d.comb += self.write.eq(mine)
                 m.next = "DONE"
             with m.State("DONE"):              # takes the update before its result, so that one may wait for the other
+                m.d.comb += self.step.eq(7)
                 m.d.comb += self.update.ready.eq(1)
                 m.next = "RESULT"
             with m.State("RESULT"):            # waits for the result to be taken
-                m.d.comb += [self.result.valid.eq(1), self.result.p.status.eq(status)]
+                m.d.comb += self.step.eq(8)
+                m.d.comb += [self.result.valid.eq(1), self.result.p.status.eq(work.status)]
                 with m.If(self.result.ready):
                     m.next = "IDLE"
 

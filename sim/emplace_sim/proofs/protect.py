@@ -209,7 +209,7 @@ class TableProof(wiring.Component):
             paged.eq(mr.page_log2 != 0),
             top.eq(mr.address + mr.length),
             size.eq(1 << mr.page_log2[:5]),
-            span.eq(mr.pages[:20] << mr.page_log2[:5]),
+            span.eq(mr.pages[:_CONFIG.page_bits + 1] << mr.page_log2[:5]),
             fine.eq((mr.length != 0) & (mr.length <= 1 << 45) & (mr.base + mr.length <= 1 << 64)
                     & Mux(paged,
                           (mr.page_log2 >= 12) & (mr.page_log2 <= 30) & (mr.address < size) & (top <= span)
@@ -217,47 +217,48 @@ class TableProof(wiring.Component):
                           top <= 1 << 64)
                     & ((mr.base == 0) | ~mr.access[_ZERO_BASED])),
         ]
-        with m.If(dut.summed):
-            m.d.comb += [
-                Assert(dut.update.valid),
-                Assert(dut.end == mr.base + mr.length, "table: the end"),
-                Assert(dut.bias == (mr.address - mr.base)[:64], "table: the bias"),
-            ]
-        with m.If(dut.judged & (dut.status == abi.Status.OK)):
-            m.d.comb += Assert(fine, "table: OK only for what is right")
-        with m.If(dut.judged & fine):
-            m.d.comb += Assert(dut.status == abi.Status.OK, "table: what is right is OK")
-
-        # The slot, as memory has it; and the entry that appears there.
-        own, entry, state = (Signal(_CONFIG.region_bits), dut.entries.read_port(domain="comb"),
-                             dut.states.read_port(domain="comb"))
-        before, wrote, told, old_state = Signal(), Signal(), Signal.like(mr), Signal(RegionState)
-        m.d.comb += [own.eq(mr.stag[8:8 + _CONFIG.region_bits]), before.eq(dut.write)]
-        m.d.comb += [entry.addr.eq(Mux(wrote, told.stag[8:8 + _CONFIG.region_bits], own)), state.addr.eq(entry.addr)]
-        with m.If(dut.write & (dut.update.p.op == TableOp.REGISTER)):
-            m.d.comb += Assert(fine & (dut.status == abi.Status.OK), "table: written only if it is right")
-            m.d.comb += Assert(wrote | (state.data != RegionState.VALID), "table: no valid entry is overwritten")
-        with m.If(dut.write & (dut.update.p.op == TableOp.INVALIDATE)):
-            m.d.comb += Assert(wrote | ((state.data == RegionState.VALID) & (entry.data.stag == mr.stag)),
-                               "table: the host invalidates what it names")
-        m.d.sync += [wrote.eq(dut.write & (dut.update.p.op == TableOp.REGISTER)), told.eq(mr)]
-        with m.If(wrote):
-            m.d.comb += Assert(~dut.write)
-            m.d.comb += [Assert(same, "table: the entry is the command") for same in (
-                state.data == RegionState.VALID,
-                *(entry.data[f] == told[f] for f in ("stag", "pd", "access", "base")),
-                entry.data.page_log2 == told.page_log2[:5],
-                entry.data.first_page == told.first_page[:_CONFIG.page_bits],
-                entry.data.pages == told.pages[:_CONFIG.page_bits + 1],
-                entry.data.end == told.base + told.length,
-                entry.data.bias == (told.address - told.base)[:64],
+        # Step by step, so that each is a small question.
+        work, step = dut.work, dut.step
+        with m.If((step != 0) & (step <= 7)):
+            m.d.comb += Assert(dut.update.valid)
+            m.d.comb += [Assert(same, "table: step 1") for same in (
+                work.end_low == mr.base[:32] + mr.length[:32],
+                work.top_low == mr.address[:32] + mr.length[:32],
+                work.bias_low == (mr.address[:32] - mr.base[:32])[:33],
+                work.span == (mr.pages[:_CONFIG.page_bits + 1] << mr.page_log2[:5])[:len(work.span)],
+                work.outside == (mr.first_page + mr.pages > _CONFIG.pages),
+                work.bad_size == (paged & ((mr.page_log2 < 12) | (mr.page_log2 > 30))),
+                work.bad_length == ((mr.length == 0) | (mr.length > 1 << 45)),
+                (mr.page_log2 > 30) | (work.bad_offset == (mr.address >= size)),
             )]
+        with m.If((step >= 2) & (step <= 7)):
+            m.d.comb += [Assert(same, "table: step 2") for same in (
+                work.end == mr.base + mr.length,
+                work.top == mr.address + mr.length,
+                work.bias == (mr.address - mr.base)[:64],
+            )]
+        with m.If((step >= 3) & (step <= 7)):
+            m.d.comb += Assert((work.short_high | (work.equal_high & work.short_low)) == (work.span < work.top),
+                               "table: step 3")
+        with m.If((step >= 4) & (step <= 6)):
+            m.d.comb += Assert((work.status == abi.Status.OK) == fine, "table: OK for what is right, and only that")
+
+        # The slot, as memory has it when it is written. That exactly `work` and the command get there: MemoryProof.
+        entry, state = dut.entries.read_port(domain="comb"), dut.states.read_port(domain="comb")
+        registers = dut.write & (dut.update.p.op == TableOp.REGISTER)
+        invalidates = dut.write & (dut.update.p.op == TableOp.INVALIDATE)
+        m.d.comb += [entry.addr.eq(mr.stag[8:8 + _CONFIG.region_bits]), state.addr.eq(entry.addr)]
+        with m.If(registers):
+            m.d.comb += Assert((step == 6) & fine, "table: written only if it is right")
+            m.d.comb += Assert(state.data != RegionState.VALID, "table: no valid entry is overwritten")
+        with m.If(invalidates):
+            m.d.comb += Assert((state.data == RegionState.VALID) & (entry.data.stag == mr.stag),
+                               "table: the host invalidates what it names")
         m.d.comb += [
-            Cover(wrote & (told.page_log2 > 12), "table: a page list is registered"),
+            Cover(registers & (mr.page_log2 > 12), "table: a page list is registered"),
             Cover(dut.result.valid & (dut.result.p.status == abi.Status.BAD_ADDRESS), "table: refused"),
-            Cover(dut.write & (dut.update.p.op == TableOp.INVALIDATE), "table: invalidated"),
+            Cover(invalidates, "table: invalidated"),
         ]
-        del before, old_state
         return m
 
 
@@ -293,7 +294,7 @@ class MemoryProof(wiring.Component):
                 m.d.sync += [
                     state.eq(RegionState.VALID),
                     *(entry[f].eq(mr[f]) for f in ("stag", "pd", "access", "base", "page_log2", "first_page", "pages")),
-                    entry.end.eq(table.end), entry.bias.eq(table.bias),
+                    entry.end.eq(table.work.end), entry.bias.eq(table.work.bias),
                 ]
             with m.Else():
                 m.d.sync += state.eq(RegionState.INVALID)
@@ -372,10 +373,10 @@ _CHECK_MUTANTS = [
 
 _TABLE_MUTANTS = [
     Mutation("valid entry overwritten", RegionTable, "with m.If(old_state == RegionState.VALID):", "with m.If(0):"),
-    Mutation("list one page short", RegionTable, "short_low.eq(span[:24] < top[:24])",
-             "short_low.eq(span[:24] + 4096 < top[:24])"),
-    Mutation("borrow lost", RegionTable, "- mr.base[32:] - bias_low[32]", "- mr.base[32:]"),
-    Mutation("region may wrap", RegionTable, "bad_length | (end[64] & end[:64].any())", "bad_length"),
+    Mutation("list one page short", RegionTable, "work.span[:24] < work.top[:24]",
+             "work.span[:24] + 4096 < work.top[:24]"),
+    Mutation("borrow lost", RegionTable, "- mr.base[32:] - work.bias_low[32]", "- mr.base[32:]"),
+    Mutation("region may wrap", RegionTable, "work.bad_length | (work.end[64] & work.end[:64].any())", "work.bad_length"),
     Mutation("key not compared", RegionTable, "& (old_stag == stag)", "& (old_stag[8:] == stag[8:])"),
 ]
 
@@ -390,7 +391,7 @@ _MEMORY_MUTANTS = [
 
 PROTECT_PROOFS = [
     Proof("protect, check", CheckProof, 7, 9, {AccessCheck: "check"}, _CHECK_MUTANTS, mutant_depth=8),
-    Proof("protect, table", TableProof, 7, 12, {RegionTable: "table"}, _TABLE_MUTANTS, mutant_depth=18),
+    Proof("protect, table", TableProof, 3, 18, {RegionTable: "table"}, _TABLE_MUTANTS, mutant_depth=18),
     Proof("protect, memory", MemoryProof, 3, 22, {AccessCheck: "check", RegionTable: "table"}, _MEMORY_MUTANTS,
           mutant_depth=24),
 ]
