@@ -59,7 +59,7 @@ class PlanRun(Bench):
         self.random = random.Random(f"run {plan.seed}")
         self.checks = [ConnectionCheck(connection, n) for n, connection in enumerate(plan.connections)]
         self.problems = []
-        self.progress = 0
+        self.progress = self.last_progress = 0       # how often something came of it, and the last time's cycle
         self.retransmitted = [0] * len(self.checks)
         self.fast_path = [0] * len(self.checks)
         self._over = False
@@ -67,6 +67,10 @@ class PlanRun(Bench):
         self.pending_reads = [list(enumerate(connection.reads)) for connection in plan.connections]
         self.expected_reads = [0] * len(self.checks)
         self.events_seen = 0
+
+    def _progressed(self):
+        self.progress += 1
+        self.last_progress = self.cycle()
 
     # Wire
 
@@ -79,7 +83,8 @@ class PlanRun(Bench):
                     ("local_ip", 4), ("remote_ip", 4), ("local_port", 2), ("remote_port", 2))):
                 before = check.acked
                 check.answered(frame)
-                self.progress += check.acked != before
+                if check.acked != before:
+                    self._progressed()
                 return
         self.problems.append(f"a frame of no connection left the card: {frame[:54].hex()}")
 
@@ -152,14 +157,14 @@ class PlanRun(Bench):
         return requests
 
     def _cqe(self, check, data):
-        self.progress += 1
+        self._progressed()
         if len(data) != 32:
             self.problems.append(f"a CQE came as {len(data)} bytes")
             return
         check.completed(data)
 
     def _event(self, data):
-        self.progress += 1
+        self._progressed()
         if len(data) != 64:
             self.problems.append(f"an event came as {len(data)} bytes")
             return
@@ -186,7 +191,7 @@ class PlanRun(Bench):
                     raise
                 pending.pop(0)
                 self.expected_reads[n] += 1
-                self.progress += 1
+                self._progressed()
 
     async def _host(self):
         """Poll, as a host would: completions, events; expect further reads as the earlier complete."""
@@ -298,7 +303,7 @@ class PlanRun(Bench):
                 self._over = True
                 while not self._host_done:
                     await self.cycles(100)
-            cycles = self.cycle() - first
+            cycles = max(self.last_progress - first, 0)
             counters = await self.device.counters()
             await self._teardown()
         except (AdminError, CardError, BusTimeout, ValueError, OSError) as error:
@@ -354,7 +359,8 @@ class PlanRun(Bench):
         per_connection = self.plan.recut is None or len(self.checks) == 1
         for check in self.checks:
             plan, n = check.plan, check.number
-            wrong = check.finish() if check.qpn is not None else None
+            # Without a QP nothing was placed: all of it is missing.
+            wrong = check.finish() if check.qpn is not None else sum(map(plan.placed, ("write", "send", "read")))
             placed = {kind: ledger.bytes("write", f"payload.{kind}.{n}") for kind in ("write", "send", "read")}
             both = any(r.access & Access.REMOTE_WRITE and r.access & Access.LOCAL_WRITE for r in plan.regions)
             if both:                         # one region is both a Write's target and a Read's sink
