@@ -75,56 +75,59 @@ class Options(wiring.Component):
         with m.If(listed):
             m.d.sync += left.eq(Mux(final, 0, left - 2))
 
-        # First step: each option by itself.
+        # First step: each option by itself. `hops`: it ends in the same half of the word, in front of which byte.
         byte = [self.word.word_select(n, 8) for n in range(8)]
-        steps = {}
+        steps, hops = {}, {}
         for p in range(-1, 8):
-            steps[p] = step = Signal(_Step, name=f"step{p % 16}")
-            m.d.sync += step.eq(0)
-            eol, nop = Signal(name=f"eol{p % 16}"), Signal(name=f"nop{p % 16}")
+            name = p % 16
+            group = range(p + 1, 4 if p < 4 else 8)
+            steps[p] = step = Signal(_Step, name=f"step{name}", init={"at": p + 1})
+            hops[p] = hop = Signal(len(group), name=f"hop{name}")
+            eol, nop = Signal(name=f"eol{name}"), Signal(name=f"nop{name}")
             if p >= 0:
                 m.d.comb += [eol.eq(byte[p] == _EOL), nop.eq(byte[p] == _NOP)]
-            m.d.sync += [step.at.eq(p + 1), step.done.eq(eol)]
+            m.d.sync += step.done.eq(eol)
             if p == 7:
-                m.d.sync += [step.next.eq(8), step.pending.eq(~eol & ~nop)]
+                m.d.sync += [step.next.eq(8), step.bad.eq(0), step.pending.eq(~eol & ~nop)]
             else:
                 length = byte[p + 1]
                 m.d.sync += [
                     step.next.eq(Mux(nop, p + 1, length[:6] + p)),
                     step.bad.eq(~eol & ~nop & ((length < 2) | (length >= 48))),
                     step.stamp.eq(((byte[p] == _TIMESTAMPS) if p >= 0 else 1) & (length == 10)),
+                    hop.eq(Mux(nop, 1, Mux(eol, 0, Cat(length == q - p if q > p + 1 else 0 for q in group)))),
                 ]
             with m.If(half):
                 if p == 3:
                     m.d.sync += step.bad.eq(~eol & ~nop)
                 if p >= 4:
-                    m.d.sync += [step.done.eq(p == 4), step.bad.eq(p > 4), step.pending.eq(0)]
+                    m.d.sync += [step.done.eq(p == 4), step.bad.eq(p > 4), step.pending.eq(0), hop.eq(0)]
         kinds = [Signal(name=f"timestamps{n}") for n in range(3)]     # the word's last byte begins Timestamps
         m.d.sync += [kinds[0].eq(byte[7] == _TIMESTAMPS), kinds[1].eq(kinds[0]), kinds[2].eq(kinds[1])]
 
         # Second step: chains within bytes -1..3, and within 4..7.
-        chains = {}
+        chains, chained = {}, {}
         for p in reversed(range(-1, 8)):
-            chain = Signal(_Step, name=f"chain{p % 16}")
+            chains[p] = chain = Signal(_Step, name=f"chain{p % 16}")
+            chained[p] = Signal(_Step, name=f"chained{p % 16}", init={"at": p + 1})
             m.d.comb += chain.eq(steps[p])
-            with m.If(~(steps[p].bad | steps[p].done | steps[p].pending)):
-                for q in range(p + 1, 4 if p < 4 else 8):
-                    with m.If(steps[p].next == q):
-                        m.d.comb += chain.eq(chains[q][0])
-            chains[p] = chain, Signal(_Step, name=f"chained{p % 16}")
-            m.d.sync += chains[p][1].eq(chain)
+            for n, hop in enumerate(hops[p]):
+                with m.If(hop):
+                    m.d.comb += chain.eq(chains[p + 1 + n])
+            m.d.sync += chained[p].eq(chain)
 
         # Third step: from the lower group on into the upper one.
         ways = {}
         for p in range(-1, 8):
-            ways[p] = way = Signal(_Step, name=f"way{p % 16}")
-            chain = chains[p][1]
-            m.d.sync += way.eq(chain)
+            ways[p] = Signal(_Step, name=f"way{p % 16}", init={"at": p + 1})
+            chain = chained[p]
+            m.d.sync += ways[p].eq(chain)
             if p < 4:
-                with m.If(~(chain.bad | chain.done | chain.pending)):
-                    for q in range(4, 8):
-                        with m.If(chain.next == q):
-                            m.d.sync += way.eq(chains[q][1])
+                with m.If(~chain.bad & ~chain.done & (chain.next[2:] == 1)):
+                    with m.Switch(chain.next[:2]):
+                        for q in range(4):
+                            with m.Case(q):
+                                m.d.sync += ways[p].eq(chained[4 + q])
 
         flags = data.StructLayout({"listed": 1, "first": 1, "final": 1, "half": 1})
         now = [Signal(flags, name=f"now{n}") for n in range(3)]
