@@ -13,7 +13,6 @@ from emplace.mpa.layer import Mpa
 __all__ = ["TINY", "Bench", "Result", "Record", "parts"]
 
 TINY = PROFILES["tiny"]
-RECORD = ("kind", "qp", "length", "status", "claimed", "header")
 
 
 @dataclass
@@ -68,11 +67,9 @@ class Bench:
         self.owner = ["free"] * self.config.slots
         self.freed = []
         self.gate_asked = []
-        self.counts = {}
         self.now = 0
         self.first_read = self.first_packet = None
-        self.bus_open = True
-        self.busy = 0
+        self.closed_until = 0              # cycle up to which the bus takes nothing
 
     # What a script does.
 
@@ -143,101 +140,99 @@ class Bench:
 
     # Neighbours.
 
-    async def _memory(self, ctx):
-        port, append = self.dut.slot_read, self.dut.slot_append
-        coming, writes, held = None, [], None
+    async def _neighbours(self, ctx):
+        """All of them in one loop, for the simulator's sake."""
+        dut, rng = self.dut, self.rng
+        streams = {name: getattr(dut, name) for name in ("slot_append", "gate_request", "ulpdus", "packets")}
+        names = list(dut.count.shape().members)
+        self.counts = dict.fromkeys(names, 0)
+        asked, appended, packet = None, [], b""
+        held = dict.fromkeys(streams)      # what was offered, and not taken
+        answer, offered = None, False      # the gate's
+        driven = {}
+
+        def drive(port, value):
+            if driven.get(id(port)) != value:
+                driven[id(port)] = value
+                ctx.set(port, value)
+
+        sampled = [dut.slot_read.en, dut.slot_read.slot, dut.slot_read.address, dut.slot_free.valid,
+                   dut.slot_free.payload.as_value(), dut.count.as_value(), dut.gate_reply.ready]
+        for port in streams.values():
+            sampled += [port.valid, port.payload.as_value()]
         while True:
-            ready = ctx.get(append.ready)
-            _, _, en, slot, address, valid, word = await ctx.tick().sample(
-                port.en, port.slot, port.address, append.valid, append.payload)
+            drive(dut.free_count, max(0, self.owner.count("free") - self.reserved))
+            drive(dut.now, self.now)
+            ready = {name: not self.stall or rng.random() >= self.stall for name in streams}
+            if self.cycle < self.closed_until:
+                ready["ulpdus"] = ready["packets"] = False
+            ready["gate_request"] &= answer is None
+            for name, port in streams.items():
+                drive(port.ready, ready[name])
+            if answer is not None and not offered and (not self.stall or rng.random() >= self.stall):
+                offered = True
+                ctx.set(dut.gate_reply.payload, {"go": answer[0], "claimed": answer[1]})
+            drive(dut.gate_reply.valid, offered)
+
+            _, _, en, slot, address, free, freed, count, reply_ready, *rest = await ctx.tick().sample(*sampled)
             self.cycle += 1
             assert self.cycle < self.limit, "hangs"
-            # What isn't just asked for is noise.
-            data = self.rng.getrandbits(64)
-            if coming is not None:
-                data = int.from_bytes(self.memory[coming[0]][8 * coming[1]:8 * coming[1] + 8], "little")
-            ctx.set(port.data, data)
-            coming = (slot, address) if en else None
-            if en and self.first_read is None:
-                self.first_read = self.cycle
-            # Appended words take effect 2 cycles later.
-            for write in [w for w in writes if w[0] <= self.cycle]:
-                self.memory[write[1]][8 * write[2]:8 * write[2] + 8] = write[3].to_bytes(8, "little")
-                writes.remove(write)
-            if held is not None:
-                assert valid, "an offered word went away"
-            if valid and ready:
-                assert self.owner[word.slot].startswith("mpa"), "wrote into a slot that isn't MPA's"
-                writes.append((self.cycle + 2, word.slot, word.address, word.data))
-            held = True if valid and not ready else None
-            ctx.set(append.ready, self.rng.random() >= self.stall)
 
-    async def _slots(self, ctx):
-        port, names = self.dut.slot_free, [name for name in self.dut.count.shape().members]
-        while True:
-            ctx.set(self.dut.free_count, max(0, self.owner.count("free") - self.reserved))
-            ctx.set(self.dut.now, self.now)
-            _, _, valid, got, count = await ctx.tick().sample(port.valid, port.payload, self.dut.count)
-            for name in names:
-                self.counts[name] = self.counts.get(name, 0) + count[name]
-            if valid:
-                self.freed.append(got.slot)
-                assert self.owner[got.slot].startswith("mpa"), "freed a slot that isn't MPA's"
-                self.owner[got.slot] = "free"
+            # What wasn't just asked for is noise; appended words take effect 2 cycles later.
+            data = rng.getrandbits(64)
+            if asked is not None:
+                data = int.from_bytes(self.memory[asked[0]][8 * asked[1]:8 * asked[1] + 8], "little")
+                self.first_read = self.first_read or self.cycle - 1
+            if en or asked is not None:
+                ctx.set(dut.slot_read.data, data)
+            asked = (slot, address) if en else None
+            while appended and appended[0][0] <= self.cycle:
+                _, to, at, word = appended.pop(0)
+                self.memory[to][8 * at:8 * at + 8] = word.to_bytes(8, "little")
+            if free:
+                slot = dut.slot_free.payload.shape().from_bits(freed).slot
+                self.freed.append(slot)
+                assert self.owner[slot].startswith("mpa"), "freed a slot that isn't MPA's"
+                self.owner[slot] = "free"
+            if count:
+                for n, name in enumerate(names):
+                    self.counts[name] += count >> n & 1
+            if offered and reply_ready:
+                answer, offered = None, False
 
-    async def _gate(self, ctx):
-        request, reply = self.dut.gate_request, self.dut.gate_reply
-        while True:
-            while self.rng.random() < self.stall:
-                await ctx.tick()
-            ctx.set(request.ready, 1)
-            valid = False
-            while not valid:
-                _, _, valid, got = await ctx.tick().sample(request.valid, request.payload)
-            ctx.set(request.ready, 0)
-            self.gate_asked.append(got.qp)
-            go, claimed = self.gate(got.qp) if self.gate else (1, 1)
-            while self.rng.random() < self.stall:
-                await ctx.tick()
-            ctx.set(reply.payload, {"go": go, "claimed": claimed})
-            ctx.set(reply.valid, 1)
-            ready = False
-            while not ready:
-                _, _, ready = await ctx.tick().sample(reply.ready)
-            ctx.set(reply.valid, 0)
-
-    async def _records(self, ctx):
-        port = self.dut.ulpdus
-        while True:
-            ready = self.bus_open and self.rng.random() >= self.stall
-            ctx.set(port.ready, ready)
-            _, _, valid, got = await ctx.tick().sample(port.valid, port.payload)
-            if valid and ready:
-                self.records.append(Record(got.kind, got.qp, got.length, got.status, got.claimed,
-                                           got.header.to_bytes(48, "little"), got.token.op))
-
-    async def _packets(self, ctx):
-        port, words = self.dut.packets, b""
-        while True:
-            ready = self.bus_open and self.rng.random() >= self.stall
-            ctx.set(port.ready, ready)
-            _, _, valid, got = await ctx.tick().sample(port.valid, port.payload)
-            if valid and self.first_packet is None:
-                self.first_packet = self.cycle
-            if valid and ready:
-                assert not got.err and (got.last or not got.empty)
-                words += got.data.to_bytes(8, "little")[:8 - got.empty]
-                if got.last:
-                    self.packets.append(words)
-                    words = b""
+            for n, (name, port) in enumerate(streams.items()):
+                valid, payload = rest[2 * n:2 * n + 2]
+                assert held[name] is None or (valid and payload == held[name]), f"{name} took an offer back"
+                held[name] = payload if valid and not ready[name] else None
+                if name == "packets" and valid and self.first_packet is None:
+                    self.first_packet = self.cycle
+                if not valid or not ready[name]:
+                    continue
+                got = port.payload.shape().from_bits(payload)
+                if name == "slot_append":
+                    assert self.owner[got.slot].startswith("mpa"), "wrote into a slot that isn't MPA's"
+                    appended.append((self.cycle + 2, got.slot, got.address, got.data))
+                elif name == "gate_request":
+                    self.gate_asked.append(got.qp)
+                    answer = self.gate(got.qp) if self.gate else (1, 1)
+                elif name == "ulpdus":
+                    self.records.append(Record(got.kind, got.qp, got.length, got.status, got.claimed,
+                                               got.header.to_bytes(48, "little"), got.token.op))
+                else:
+                    assert not got.err and (got.last or not got.empty)
+                    packet += got.data.to_bytes(8, "little")[:8 - got.empty]
+                    if got.last:
+                        self.packets.append(packet)
+                        packet = b""
 
     def run(self, script):
         async def main(ctx):
             self.ctx = ctx
             ctx.set(self.dut.lease, 0xFFFFFFFF)
             await script(self)
-            self.bus_open = True
-            for _ in range(100 if not self.stall else 200):
+            while self.cycle < self.closed_until:
+                await ctx.tick()
+            for _ in range(200 if self.stall else 100):
                 await ctx.tick()
             while len(self.packets) < sum(r.status == UlpduStatus.OK and r.kind == RecordKind.DATA
                                           for r in self.records):
@@ -245,8 +240,7 @@ class Bench:
         sim = Simulator(self.dut)
         sim.add_clock(1e-8)
         sim.add_testbench(main)
-        for neighbour in (self._memory, self._slots, self._gate, self._records, self._packets):
-            sim.add_testbench(neighbour, background=True)
+        sim.add_testbench(self._neighbours, background=True)
         sim.run()
         # Each good record has one packet, in the same order.
         packets = iter(self.packets)
