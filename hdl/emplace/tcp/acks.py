@@ -84,10 +84,11 @@ class Acks(wiring.Component):
         qp, meta, said = Signal(config.qp_bits), Signal(AckMeta()), Signal(latest_shape)
         tsval = Signal(32)
         sum_ack, sum_ts, total = Signal(18), Signal(18), Signal(20)
-        busy, offered, copied = Signal(), Signal(), Signal()
+        gathering, offered, copied = Signal(), Signal(), Signal()
         start = Signal()                 # the sending unit begins with this one
         m.d.comb += [templates.meta_qp.eq(qp), latest_read.addr.eq(qp)]
-        with m.FSM(name="gather"):
+        with m.FSM(name="gather") as gather:
+            m.d.comb += gathering.eq(~gather.ongoing("NEXT"))
             with m.State("NEXT"):        # for a QP that is due
                 m.d.comb += ready.o.ready.eq(1)
                 m.d.sync += qp.eq(ready.o.p.qp)
@@ -163,13 +164,11 @@ class Acks(wiring.Component):
                 m.d.sync += self.frames.p.empty.eq(b_empty)
 
         # Last.ACK.sent: written when an ACK leaves, and by an order
-        ack_now = Signal(32)
         m.d.comb += [
             templates.cmd.eq(self.cmd), templates.order.payload.eq(self.order.payload),
             templates.order.valid.eq(self.order.valid), self.order.ready.eq(templates.order.ready),
             installing.eq(self.order.valid & self.order.ready),
-            ack_now.eq(said.rcv_nxt),
-            last_write.en.eq(installing | start), last_write.addr.eq(qp), last_write.data.eq(ack_now),
+            last_write.en.eq(installing | start), last_write.addr.eq(qp), last_write.data.eq(said.rcv_nxt),
             last_read.addr.eq(self.look),
         ]
         with m.If(installing):
@@ -178,8 +177,7 @@ class Acks(wiring.Component):
 
         # An image must not change under a frame: an order waits for those of its QP.
         m.d.comb += [
-            busy.eq((a_valid & (a_qp == self.order.p.qp)) | offered | b_valid),
-            templates.hold.eq(busy),
+            templates.hold.eq((a_valid & (a_qp == self.order.p.qp)) | (gathering & (qp == self.order.p.qp))),
         ]
         return m
 
