@@ -1,6 +1,5 @@
 """The whole card on a bench: wire, bus, memory and driver around a simulated ``Nic``, for tests and benchmarks."""
 
-import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge, Timer
 from cocotb.utils import get_sim_time
@@ -88,9 +87,8 @@ class Bench:
     async def start(self, **opening):
         dut = self.dut
         dut.rst.value = 1
-        if not getattr(cocotb, "_emplace_clock", None):
-            cocotb._emplace_clock = Clock(dut.clk, PERIOD_NS, "ns", impl="gpi")
-            cocotb._emplace_clock.start()
+        self.clock = Clock(dut.clk, PERIOD_NS, "ns", impl="gpi")
+        self.clock.start()
         await ClockCycles(dut.clk, 8)
         dut.rst.value = 0
         self.bus.start()
@@ -105,6 +103,7 @@ class Bench:
         if self.tap:
             self.tap.close()
         await RisingEdge(self.dut.clk)
+        self.clock.stop()
 
     def cycle(self):
         return round(get_sim_time("ns")) // PERIOD_NS
