@@ -482,13 +482,13 @@ def test_token_waits_behind_everything():
 def test_bus_stands_still(size):
     """The walk waits, and nothing is lost."""
     rng = random.Random(size)
-    stream = b"".join(write(size, rng) if n % 3 else send(size // 2, rng) for n in range(12))
+    stream = b"".join(write(size, rng) if n % 3 else send(size // 2, rng) for n in range(6 if size > 99 else 12))
 
     async def script(bench):
         await bench.install(5)
         at = 0
         for piece in parts(len(stream), rng):
-            bench.closed_until = bench.cycle + 700
+            bench.closed_until = bench.cycle + 400
             await feed_all(bench, 5, stream[at:at + piece], [piece])
             at += piece
 

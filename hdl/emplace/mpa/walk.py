@@ -1,6 +1,6 @@
 """One walk after the other: which octets are cut, and what becomes of slots."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -127,6 +127,8 @@ class Walk(wiring.Component):
             self.notice.p.token.eq(token),
         ]
 
+        limit = Signal(11)               # where the request's octets end in their slot
+        m.d.sync += limit.eq(offset + length)
         untouched = Signal()             # the unfinished FPDU is as it was
         taken = Signal(12)
         m.d.comb += untouched.eq(state.open & ~self.some)
@@ -190,23 +192,26 @@ class Walk(wiring.Component):
                         give_back()
                         m.d.sync += result.consumed.eq(length)
                         m.next = "ANSWER"
-                    with m.Elif(untouched & (self.outcome == Outcome.INCOMPLETE)):
+                    with m.Elif((self.outcome == Outcome.INCOMPLETE) & untouched):
                         m.next = "SIZE"
+                    with m.Elif(self.outcome == Outcome.INCOMPLETE):
+                        give_back()
+                        m.next = "ANSWER"
+                        with m.If(state.open | enough):
+                            m.d.comb += [self.change.eq(1), self.begin.eq(1), self.unfinished.eq(1)]
+                            m.d.sync += [
+                                state.open.eq(1), state.slot.eq(slot), state.start.eq(limit - self.left),
+                                state.held.eq(self.left), state.size.eq(self.size),
+                                result.consumed.eq(length), result.kept.eq(1),
+                            ]
+                        with m.Else():
+                            m.d.sync += result.consumed.eq(taken)
                     with m.Else():
                         m.next = "SETTLE"
             with m.State("SETTLE"):          # (LENGTH: for room for the record)
                 m.d.sync += result.consumed.eq(taken)
                 m.next = "ANSWER"
                 with m.Switch(outcome):
-                    with m.Case(Outcome.INCOMPLETE):
-                        give_back()
-                        with m.If(state.open | enough):
-                            m.d.comb += [self.change.eq(1), self.begin.eq(1), self.unfinished.eq(1)]
-                            m.d.sync += [
-                                state.open.eq(1), state.slot.eq(slot), state.start.eq(offset + taken),
-                                state.held.eq(self.left), state.size.eq(self.size),
-                                result.consumed.eq(length), result.kept.eq(1),
-                            ]
                     with m.Case(Outcome.PARKED):
                         m.d.comb += self.parked.eq(1)
                         m.d.sync += result.parked.eq(1)
