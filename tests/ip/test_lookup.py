@@ -2,12 +2,12 @@ import random
 
 import pytest
 from amaranth.sim import Simulator
+from tests.ip.bench import key_dict
 
 from emplace.abi import Status
 from emplace.config import PROFILES
 from emplace.ip.lookup import Lookup, bucket_bits, fold
 from emplace.ip.records import LookupKey
-from tests.ip.bench import key_dict
 
 CONFIG = PROFILES["tiny"]
 
@@ -36,7 +36,8 @@ class Model:
         self.qps = {}
 
     def update(self, insert, k, qp):
-        bucket = [other for other in self.qps if fold(bits(other), bucket_bits(CONFIG)) == fold(bits(k), bucket_bits(CONFIG))]
+        hashed = fold(bits(k), bucket_bits(CONFIG))
+        bucket = [other for other in self.qps if fold(bits(other), bucket_bits(CONFIG)) == hashed]
         if not insert:
             if self.qps.get(k) != qp:
                 return Status.BAD_QPN

@@ -1,4 +1,5 @@
 import random
+from itertools import pairwise
 
 import pytest
 from amaranth.sim import Simulator
@@ -56,7 +57,7 @@ def test_every_length_back_to_back():
     frames = from_xgmii(transfers)
     assert [f for f, *_ in frames] == [with_fcs(padded(p)) for p in packets]
     assert not any(control for _, control, *_ in frames) and sent == len(packets)
-    gaps = [b[2] - a[3] for a, b in zip(frames, frames[1:])]
+    gaps = [b[2] - a[3] for a, b in pairwise(frames)]
     assert min(gaps) >= 9 and max(gaps) <= 15 and abs(sum(gaps) / len(gaps) - 12) < 0.05
 
 
@@ -74,7 +75,7 @@ def test_gaps_and_starts_of_any_kind():
     transfers, _, _ = run([(p, False) for p in packets], gap=lambda n: rng.randrange(20))
     frames = from_xgmii(transfers)
     assert [f for f, *_ in frames] == [with_fcs(padded(p)) for p in packets]
-    assert min(b[2] - a[3] for a, b in zip(frames, frames[1:])) >= 9
+    assert min(b[2] - a[3] for a, b in pairwise(frames)) >= 9
 
 
 @pytest.mark.parametrize("length", [1, 20, 59, 60, 61, 62, 63, 64, 65, 68])
