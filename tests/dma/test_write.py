@@ -93,12 +93,16 @@ def run(plan, config, *, limit=0, idle=0.0, stall=0.0, enable=1, cycles=20000, c
         ctx.set(dut.max_payload, limit)
         for command in plan.commands:
             await put(ctx, dut.commands, command, rng=rng, idle=idle)
-        for _ in range(60 if stall == 0 else 400):
-            await ctx.tick()
+        await drain(ctx)
 
     async def packets(ctx):
         for packet in plan.packets:
             await put_packet(ctx, dut.packets, packet, rng=rng, idle=idle)
+        await drain(ctx)
+
+    async def drain(ctx):
+        for _ in range(60 if stall == 0 else 400):
+            await ctx.tick()
 
     async def posted(ctx):
         # Stands for the guard: tells of each TLP some cycles after it has passed.
@@ -139,7 +143,7 @@ def steady(config, limit, packets, payload, skip, address):
     for c in plan.commands:
         c["final"] = 1
     sink, *_ = run(plan, config, limit=limit)
-    ends, first = [], 0
+    ends = []
     done = Memory()
     for (packet, _), end in zip(sink.packets, sink.ends, strict=True):
         done.take(packet, 4096)

@@ -153,7 +153,7 @@ class Completer(wiring.Component):
         ]
         with m.If(first2):
             m.d.sync += kept_live.eq(live_now)
-        with m.If(valid2 & beat2.mask.any()):
+        with m.If(valid2 & ~first1 & beat2.mask.any()):      # the next TLP may be loading it
             m.d.sync += word2.eq(word2 + 1)
         fine, last2 = Signal(), Signal()
         m.d.comb += [
