@@ -191,7 +191,8 @@ def test_faults(fault):
             seen.append(tlp)
             return fault
         return None
-    results, _, counts = run("default", asked, host=dict(fault=wrong, jitter=20, cut="rcb"), timeout=256)
+    results, _, counts = run("default", asked, host=dict(fault=wrong, jitter=20, cut="rcb"),
+                             timeout=256 if fault in ("drop", "truncate", "requester") else 1024)
     check(asked, results, lambda address, length: address // 4096 in marked)
     assert counts["read_errors"] == len(marked) == 4
     if fault in ("ca", "poison"):        # bad are those that follow the one that failed
