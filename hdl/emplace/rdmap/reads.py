@@ -78,6 +78,8 @@ class ReadQueue(wiring.Component):
         bad_stag, bad_to, long, short = (Signal(name=name) for name in ("bad_stag", "bad_to", "long", "short"))
         empty = i.p.payload == 0
 
+        with m.If(self.expect_result.ready):
+            m.d.sync += self.expect_result.valid.eq(0)
         with m.FSM():
             with m.State("IDLE"):        # a request, else a read to expect
                 m.d.comb += state_read.en.eq(1)
@@ -134,17 +136,19 @@ class ReadQueue(wiring.Component):
                 with m.Else():
                     m.d.comb += state_write.data.progress.eq(state.progress + i.p.payload)
                 m.next = "IDLE"
-            with m.State("EXPECT"):      # the result's taker
+            with m.State("EXPECT"):      # the taker of the result before
                 # A request may have come meanwhile: it waits, but `qp` is now its QP.
-                m.d.comb += [state_write.addr.eq(self.expect.p.qp), self.expect_result.valid.eq(1)]
-                with m.If(state.level == config.orq):
-                    m.d.comb += self.expect_result.p.status.eq(Status.QUEUE_FULL)
-                with m.If(self.expect_result.ready):
+                m.d.comb += state_write.addr.eq(self.expect.p.qp)
+                with m.If(~self.expect_result.valid):
                     m.d.comb += [
                         self.expect.ready.eq(1),
                         entry_write.en.eq(state.level != config.orq),
                         state_write.en.eq(state.level != config.orq),
                         state_write.data.level.eq(state.level + 1),
+                    ]
+                    m.d.sync += [
+                        self.expect_result.valid.eq(1),
+                        self.expect_result.p.status.eq(Mux(state.level == config.orq, Status.QUEUE_FULL, Status.OK)),
                     ]
                     m.next = "IDLE"
         return m
