@@ -314,3 +314,22 @@ def test_installation_variants_are_all_in_the_ack():
             await t.send(ctx, 0, 3)
 
     bench.run(test)
+
+
+def test_parked_at_a_segments_end():
+    """A walk that parks with nothing left over: what is held in order waits, too, and goes on with ``resume``."""
+    verdicts = [Walk(50, parked=True)]
+    bench = Bench(seed=51, policy=lambda qp, piece: verdicts.pop() if verdicts else Walk(len(piece)))
+
+    async def test(ctx):
+        t = await twin(ctx, bench, random.Random(51))
+        await t.send(ctx, 50, 50)
+        await t.send(ctx, 0, 50)
+        assert len(t.model.taken) == 50 and t.model.held
+        await t.send(ctx, 100, 50)              # in order, but parked: no ACK
+        await t.send(ctx, 20, 30)               # a duplicate gets one
+        await t.resume(ctx)
+        assert t.model.taken == t.stream[:150]
+        await t.resume(ctx)                     # nothing to do
+
+    bench.run(test)
