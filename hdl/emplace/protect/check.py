@@ -5,8 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import abi
+from .entry import PAGE_LOG2_MAX, PAGE_LOG2_MIN, RegionEntry, RegionState
 from .records import AccessOp, AccessReply, AccessRequest, Outcome, Refusal
-from .table import PAGE_LOG2_MAX, PAGE_LOG2_MIN, RegionEntry, RegionState
 
 __all__ = ["GRANT_LIMIT", "AccessCheck"]
 

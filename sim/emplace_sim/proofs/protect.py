@@ -17,9 +17,10 @@ from amaranth.lib.wiring import connect, flipped
 from emplace import abi
 from emplace.config import NicConfig
 from emplace.protect.check import AccessCheck
+from emplace.protect.entry import RegionEntry, RegionState
 from emplace.protect.layer import Protect
 from emplace.protect.records import AccessOp, Outcome, Refusal, TableOp
-from emplace.protect.table import RegionEntry, RegionState, RegionTable
+from emplace.protect.table import RegionTable
 
 from .base import Mutation, Proof
 from .contract import StreamContract
@@ -391,7 +392,7 @@ _MEMORY_MUTANTS = [
 
 PROTECT_PROOFS = [
     Proof("protect, check", CheckProof, 7, 9, {AccessCheck: "check"}, _CHECK_MUTANTS, mutant_depth=8),
-    Proof("protect, table", TableProof, 3, 18, {RegionTable: "table"}, _TABLE_MUTANTS, mutant_depth=18),
+    Proof("protect, table", TableProof, 3, 18, {RegionTable: "table"}, _TABLE_MUTANTS, mutant_mode="prove"),
     Proof("protect, memory", MemoryProof, 3, 22, {AccessCheck: "check", RegionTable: "table"}, _MEMORY_MUTANTS,
-          mutant_depth=24),
+          mutant_mode="prove"),
 ]
