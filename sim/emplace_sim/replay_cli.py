@@ -30,7 +30,7 @@ def _folder(root, plan):
 
 
 def replay(plans, *, profile="default", root="build/replay", log=True):
-    """Carry ``plans`` out in one simulation; the rows of all their connections.
+    """Carry ``plans`` out, in one simulation if all goes well; the rows of all their connections.
 
     Each plan's folder below ``root`` gets wire.pcapng, bus.log, ledger.json, results.json.
     """
@@ -39,20 +39,24 @@ def replay(plans, *, profile="default", root="build/replay", log=True):
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").unlink(missing_ok=True)
-    job = folders[0] / "job.pickle"
-    job.write_bytes(pickle.dumps(Job(config, plans, [str(folder) for folder in folders], log)))
-    output = folders[0] / "simulator.log"
-    try:
-        run(simulation, "emplace_sim.replay_run", env={"EMPLACE_REPLAY": str(job), "COCOTB_LOG_LEVEL": "INFO"},
-            directory=folders[0], log_file=output)
-    except SystemExit:
-        pass                                 # the runner's way to say that the test failed; see below
-    finally:
-        job.unlink()
+    left = list(zip(plans, folders, strict=True))
+    while left:
+        here = left[0][1]
+        job, output = here / "job.pickle", here / "simulator.log"
+        job.write_bytes(pickle.dumps(Job(config, [plan for plan, _ in left], [str(folder) for _, folder in left], log)))
+        try:
+            run(simulation, "emplace_sim.replay_run", env={"EMPLACE_REPLAY": str(job), "COCOTB_LOG_LEVEL": "INFO"},
+                directory=here, log_file=output)
+        except SystemExit:
+            pass                             # the runner's way to say that the test failed
+        finally:
+            job.unlink()
+        if not (here / "results.json").exists():
+            raise RuntimeError(f"the simulation ended early; its output is in {output}")
+        # A plan that left something in the card ends the simulation: on with the others in a new one.
+        left = [item for item in left if not (item[1] / "results.json").exists()]
     rows = []
     for folder in folders:
-        if not (folder / "results.json").exists():
-            raise RuntimeError(f"the simulation ended early; its output is in {output}")
         rows += json.loads((folder / "results.json").read_text())
     return rows
 
