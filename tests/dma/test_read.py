@@ -4,12 +4,11 @@ import dataclasses
 import random
 
 import pytest
+from tests.dma.harness import TlpSink, get, put, put_packet, simulate
 
 from emplace.config import PROFILES
 from emplace.dma.layer import Dma
-
 from emplace_sim.host_tlp import ABORT, UNSUPPORTED, Tlp, completion, split_completion
-from tests.dma.harness import TlpSink, get, put, put_packet, simulate
 
 CARD = 0x0108
 SMALL = dict(read_tags=4)
@@ -144,7 +143,8 @@ def run(profile, asked, *, cycles=20000, host=None, stall=0.0, idle=0.0, config=
             _, _, now = await ctx.tick().sample(dut.count)
             for name in counts:
                 counts[name] += now[name]
-    benches = [bench for n in range(2) if asked[n] for bench in client(dut, n, asked[n], results[n], rng=rng, stall=stall, idle=idle)]
+    benches = [bench for n in range(2) if asked[n]
+               for bench in client(dut, n, asked[n], results[n], rng=rng, stall=stall, idle=idle)]
     simulate(dut, setup, *benches, background=[host.sink.run, host.answer, count], cycles=cycles)
     return results, host, counts
 

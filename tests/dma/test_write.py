@@ -3,12 +3,11 @@
 import random
 
 import pytest
+from tests.dma.harness import Memory, TlpSink, get, put, put_packet, simulate
 
 from emplace.config import PROFILES
 from emplace.dma.records import WriteKind
 from emplace.dma.write import Writer
-
-from tests.dma.harness import Memory, TlpSink, get, put, put_packet, simulate
 
 
 class Plan:
@@ -68,7 +67,8 @@ class Plan:
                 self.packets.append(rng.randbytes(rng.randint(1, 40)))
                 self.command(WriteKind.DISCARD)
             else:
-                lengths = [rng.choice([1, rng.randint(1, 16), rng.randint(1, longest)]) for _ in range(rng.choice([1, 1, 2, 4]))]
+                lengths = [rng.choice([1, rng.randint(1, 16), rng.randint(1, longest)])
+                           for _ in range(rng.choice([1, 1, 2, 4]))]
                 self.packet([(self.address(length), length) for length in lengths],
                             skip=rng.choice([0, 14, 16, 18, rng.randrange(64)]), tail=rng.choice([0, 0, 4, rng.randrange(20)]))
         return self
@@ -179,7 +179,7 @@ def test_short_packet(profile):
         plan.packet([(0x9000, 100)], skip=3)
         plan.inline(0xA000, bytes(range(64)))
         plan.token()
-        _, memory, spoiled, tokens = run(plan, PROFILES[profile], check=False, stall=0.2)
+        _, memory, _, tokens = run(plan, PROFILES[profile], check=False, stall=0.2)
         wanted = {**plan.memory, **{at + n: byte for at, part in ((0x1001, body[:200]), (0x3003, body[200:]))
                                     for n, byte in enumerate(part)}}
         assert all(wanted.get(at) == byte for at, byte in memory.items())
@@ -204,7 +204,7 @@ def test_token_is_last(stall):
     for _ in range(6):
         plan.packet([(plan.address(300), 300)], skip=16)
         plan.token()
-    sink, _, _, tokens = run(plan, PROFILES["default"], stall=stall)
+    _, _, _, tokens = run(plan, PROFILES["default"], stall=stall)
     # TLPs of each write, from the plan
     ends, total = [], 0
     for command in plan.commands:

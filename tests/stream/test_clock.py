@@ -3,10 +3,9 @@
 import random
 
 import pytest
+from tests.stream.harness import packets, receive, send, simulate
 
 from emplace.stream.clock import AsyncPacketQueue
-
-from tests.stream.harness import packets, receive, send, simulate
 
 
 def run(items, *, periods, depth=32, drop=False, idle=0.0, stall=0.0, spoil=None, count=None, wait=0):

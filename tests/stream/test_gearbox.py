@@ -3,10 +3,9 @@
 import random
 
 import pytest
+from tests.stream.harness import packets, through
 
 from emplace.stream.gearbox import Narrower, Widener
-
-from tests.stream.harness import packets, through
 
 
 @pytest.mark.parametrize("kind", [Widener, Narrower])

@@ -1,17 +1,17 @@
 """Queues, arbiters and the register slice."""
 
 import gc
+import itertools
 import random
 
 import pytest
 from amaranth.hdl import unsigned
+from tests.stream.harness import packets, receive, send, simulate, through
 
 from emplace.stream.arbiter import PacketArbiter, StreamArbiter
 from emplace.stream.packet import PacketWord
 from emplace.stream.queue import PacketQueue, Queue
 from emplace.stream.skid import SkidBuffer
-
-from tests.stream.harness import packets, receive, send, simulate, through
 
 PACES = [(0, 0), (0.5, 0), (0, 0.5), (0.3, 0.3)]
 
@@ -142,7 +142,7 @@ def test_arbiter_is_fair():
             order.append(payload)
     simulate(dut, bench, cycles=100)
     assert [order.count(n) for n in range(3)] == [10, 10, 10]
-    assert all(a != b for a, b in zip(order, order[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(order))
 
 
 def test_skid_cuts_paths():

@@ -3,10 +3,9 @@
 import random
 
 import pytest
+from tests.stream.harness import through
 
 from emplace.stream.realign import Realigner
-
-from tests.stream.harness import through
 
 
 def shift(items, moves, *, nbytes=8, **more):

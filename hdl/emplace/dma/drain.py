@@ -86,7 +86,7 @@ class Drain(wiring.Component):
         piece = order.o.p
         ready, failed = Signal(), Signal()
         failing = Signal()               # the request has failed, the rest of its parts is thrown away
-        word, left, opened = Signal.like(piece.word), Signal.like(piece.words), Signal()
+        word, left = Signal.like(piece.word), Signal.like(piece.words)
         # The word being fetched
         coming, about = Signal(), Signal(RealignWord(8))
         room, final, step, done = Signal(), Signal(), Signal(), Signal()
