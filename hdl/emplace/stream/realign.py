@@ -1,6 +1,6 @@
 """Moves packets to other byte lanes."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -61,12 +61,14 @@ class Realigner(wiring.Component):
         amount = Signal(range(nbytes))   # lanes down, around the corner
         prime = Signal()                 # the first word alone gives no output
         rotated, kept = Signal(8 * nbytes), Signal(8 * nbytes)
-        lanes = Array(i.p.data.word_select(lane, 8) for lane in range(nbytes))
-        m.d.comb += [
-            amount.eq(i.p.skip - i.p.lead),
-            prime.eq(i.p.skip > i.p.lead),
-            rotated.eq(Cat(lanes[(amount + lane)[:len(amount)]] for lane in range(nbytes))),
-        ]
+        m.d.comb += [amount.eq(i.p.skip - i.p.lead), prime.eq(i.p.skip > i.p.lead)]
+        # A multiplexer of two for each bit of `amount`; one of all lanes would be four times as big.
+        stage = i.p.data
+        for bit in range(len(amount)):
+            turned = Signal(8 * nbytes, name=f"turned{bit}")
+            m.d.comb += turned.eq(Mux(amount[bit], stage.rotate_right(8 << bit), stage))
+            stage = turned
+        m.d.comb += rotated.eq(stage)
 
         # The last word's bytes below lane `amount` fill up the word now going out; those above need another.
         filled = Signal(range(nbytes + 1))
