@@ -53,7 +53,7 @@ class Bench:
     stall: float = 0.0
     seed: int = 1
     config: object = TINY
-    limit: int = 60_000
+    limit: int = 30_000
     reserved: int = 0                      # slots that are somebody else's: pressure
     gate: object = None                    # qp -> (go, claimed)
     records: list = field(default_factory=list)
@@ -68,6 +68,7 @@ class Bench:
         self.freed = []
         self.gate_asked = []
         self.now = 0
+        self.later = (None, 0)             # cycle, and what ``now`` is from then on
         self.first_read = self.first_packet = None
         self.closed_until = 0              # cycle up to which the bus takes nothing
 
@@ -162,6 +163,8 @@ class Bench:
             sampled += [port.valid, port.payload.as_value()]
         while True:
             drive(dut.free_count, max(0, self.owner.count("free") - self.reserved))
+            if self.cycle == self.later[0]:
+                self.now = self.later[1]
             drive(dut.now, self.now)
             ready = {name: not self.stall or rng.random() >= self.stall for name in streams}
             if self.cycle < self.closed_until:
@@ -229,6 +232,8 @@ class Bench:
         async def main(ctx):
             self.ctx = ctx
             ctx.set(self.dut.lease, 0xFFFFFFFF)
+            for _ in range(self.config.qps):      # memories are being cleared
+                await ctx.tick()
             await script(self)
             while self.cycle < self.closed_until:
                 await ctx.tick()

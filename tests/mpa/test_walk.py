@@ -173,6 +173,26 @@ def test_case_4_three_and_a_piece():
     play(stream, [first, 40, 1, len(stream) - first - 41], stall=0.3)
 
 
+def test_case_4_a_piece_of_any_length():
+    """The piece begins at octet 0 or 4 of a word, and may end before the header does."""
+    rng = random.Random(4)
+    first = {size: write(size, rng) for size in (0, 4)}
+    behind = (write(6, rng), send(6, rng))
+
+    async def script(bench):
+        await bench.install(5)
+        for size, good in first.items():
+            for other in behind:
+                for piece in range(1, 25):
+                    stream = good + other
+                    await feed_all(bench, 5, stream, [len(good) + piece, len(other) - piece])
+
+    bench = Bench().run(script)
+    assert bench.ulpdus(5) == [ulpdu_of(f) for good in first.values() for other in behind
+                               for _ in range(24) for f in (good, other)]
+    assert not bench.leaks()
+
+
 def test_case_5_three_segments_and_too_long():
     rng = random.Random(5)
     stream = write(2000, rng)
@@ -424,6 +444,25 @@ def test_lease(stall):
 
     bench = Bench(stall=stall).run(script)
     assert bench.statuses(3) == [LEASE] and bench.statuses(9) == [OK] and not bench.leaks()
+
+
+def test_lease_runs_out_while_the_rest_is_walked():
+    """An FPDU that has become whole is not too old any more."""
+    rng = random.Random(7)
+    fpdu = write(1428, rng)
+
+    async def script(bench):
+        bench.ctx.set(bench.dut.lease, 50)
+        await bench.install(3)
+        for delay in (2, 60, 120):
+            assert (await bench.feed(3, fpdu[:1400])).kept
+            bench.reserved = len(bench.owner)
+            bench.later = (bench.cycle + delay, bench.now + 1000)
+            assert await bench.feed(3, fpdu[1400:]) == Result(len(fpdu) - 1400, 0, 0, 0)
+            await bench.idle(150)
+            bench.reserved = 0
+
+    assert Bench().run(script).statuses(3) == [OK] * 3
 
 
 def test_tokens():

@@ -15,8 +15,7 @@ __all__ = ["HoldQueue"]
 class HoldQueue(wiring.Component):
     """Packets that wait for their verdict, two of ``fpdu_max`` deep, and the queue of records, four deep.
 
-    A packet may be followed by the next one before its own ``commit``, as long as that comes before the end of the
-    next.
+    A packet's ``commit`` may come as late as in the cycle of the next packet's first ``write``.
 
     Throughput: one word a cycle. Latency from ``commit`` to the packet's first word: 3 cycles; to its record: 1.
 
@@ -31,7 +30,7 @@ class HoldQueue(wiring.Component):
     room : ``Out(1)``
         At least 2 words more will find room, this cycle's not counted.
     commit : ``In(1)``
-        Strobe: the packet that ended latest may leave.
+        Strobe: what was written before this cycle, whole packets, may leave.
     rollback : ``In(1)``
         Strobe: forget all that isn't committed, this cycle's ``write`` included.
     verdict, notice : ``In(stream.Signature(Verdict(config)))``
@@ -62,9 +61,9 @@ class HoldQueue(wiring.Component):
         m = Module()
         bits = self.depth.bit_length() - 1
 
-        # Pointers have a wrap bit. `head` is the next word to write, `ended` the end of the latest whole packet, `done`
-        # of the latest committed one, `tail` the next word to read.
-        head, ended, done, tail = (Signal(bits + 1, name=n) for n in ("head", "ended", "done", "tail"))
+        # Pointers have a wrap bit. `head` is the next word to write, `done` the end of the latest committed packet,
+        # `tail` the next word to read.
+        head, done, tail = (Signal(bits + 1, name=n) for n in ("head", "done", "tail"))
         level = Signal(bits + 1)
         m.d.comb += level.eq(head - tail)
         m.d.sync += self.room.eq(level < self.depth - 4)
@@ -72,9 +71,7 @@ class HoldQueue(wiring.Component):
         word = data.StructLayout({"data": 64, "empty": 3, "last": 1})
         m.submodules.store = store = memory.Memory(shape=word, depth=self.depth, init=[])
         write, read = store.write_port(), store.read_port()
-        following = Signal(bits + 1)
         m.d.comb += [
-            following.eq(head + 1),
             write.addr.eq(head[:bits]),
             write.data.data.eq(self.write.data),
             write.data.empty.eq(self.write.empty),
@@ -82,11 +79,9 @@ class HoldQueue(wiring.Component):
             write.en.eq(self.write.en),
         ]
         with m.If(self.write.en):
-            m.d.sync += head.eq(following)
-            with m.If(self.write.last):
-                m.d.sync += ended.eq(following)
+            m.d.sync += head.eq(head + 1)
         with m.If(self.commit):
-            m.d.sync += done.eq(ended)
+            m.d.sync += done.eq(head)
         with m.If(self.rollback):
             m.d.sync += head.eq(done)
 
