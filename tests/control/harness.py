@@ -10,6 +10,7 @@ from emplace.control.layer import Control
 from emplace.control.records import TokenOp
 from emplace.dma.records import WriteKind
 from emplace.protect.records import TableUpdate
+from emplace.stream.scrub import scrub_cycles
 
 ADMIN_SQ, ADMIN_CQ = 0x0000_0001_2345_6000, 0x0000_0002_FFFF_F000
 LOG2 = 2
@@ -52,8 +53,8 @@ class Host:
         self.counted = {"commands": 0, "commands_refused": 0}
         self.doorbells = []
 
-    def run(self, *testbenches, cycles=20_000, background=()):
-        run(self.dut, *testbenches, cycles=cycles, background=[
+    def run(self, *testbenches, cycles=20_000, background=(), settle=scrub_cycles(CONFIG)):
+        run(self.dut, *testbenches, cycles=cycles, settle=settle, background=[
             self.memory.requests(self.dut.reads), self.memory.answers(self.dut.read_data), self._inline, self._token,
             self._lookup, self._cq, self._table, self._pages, self._expect, self._count, *background])
 

@@ -39,8 +39,16 @@ async def receive(ctx, stream, rng=None, stall=0.0):
     return unpack(layout, raw) if isinstance(layout, data.Layout) else raw
 
 
-def run(dut, *testbenches, background=(), cycles=20_000):
-    """Run until all ``testbenches`` are done; ``background`` ones may go on for ever."""
+def run(dut, *testbenches, background=(), cycles=20_000, settle=0):
+    """Run until all ``testbenches`` are done, which begin ``settle`` cycles behind the reset; ``background`` ones may
+    go on for ever."""
+    def settled(testbench):
+        async def late(ctx):
+            for _ in range(settle):
+                await ctx.tick()
+            await testbench(ctx)
+        return late
+
     async def watchdog(ctx):
         for _ in range(cycles):
             await ctx.tick()
@@ -49,7 +57,7 @@ def run(dut, *testbenches, background=(), cycles=20_000):
     sim = Simulator(dut)
     sim.add_clock(CLOCK)
     for testbench in testbenches:
-        sim.add_testbench(testbench)
+        sim.add_testbench(settled(testbench))
     for testbench in (*background, watchdog):
         sim.add_testbench(testbench, background=True)
     sim.run()

@@ -10,6 +10,7 @@ from emplace.control.records import TokenOp
 from emplace.dma.records import PlaceKind, WriteKind
 from emplace.queues.layer import Queues
 from emplace.queues.ports import CqOp, DoorbellKind
+from emplace.stream.scrub import scrub_cycles
 
 CONFIG = NicConfig(name="test", tlp_bytes=8, qps=8, cqs=4, regions=16, pages=64, slots=8, rq_prefetch=4, orq=4, ird=4,
                    guard_ranges=2, user_contexts=4)
@@ -40,8 +41,8 @@ class Host:
         self.lock = False
         self.ring = {"base": EVENTS >> 12, "log2": 3, "consumer": 0, "enabled": 1, "restart": 0}
 
-    def run(self, *testbenches, cycles=20_000, background=()):
-        run(self.dut, *testbenches, cycles=cycles, background=[
+    def run(self, *testbenches, cycles=20_000, background=(), settle=scrub_cycles(CONFIG)):
+        run(self.dut, *testbenches, cycles=cycles, settle=settle, background=[
             self.memory.requests(self.dut.reads), self.memory.answers(self.dut.read_data), self._writes, self._died,
             self._count, *background])
 

@@ -85,7 +85,7 @@ def test_a_doorbell_every_cycle_agrees_with_the_rule():
             if accepted or refused:
                 got.append((index, bool(accepted)))
 
-    run(dut, source, background=[sink])
+    run(dut, source, background=[sink], settle=N)
     assert got == expected
     assert 100 < sum(ok for _, ok in got) < len(got) - 100, "not a fair mix"
 
@@ -105,4 +105,4 @@ def test_a_new_owner_starts_at_zero_even_after_many():
                 accepted, refused = await ctx.tick().sample(dut.accepted, dut.refused).until(dut.accepted | dut.refused)
                 assert (accepted, refused) == (good, not good)
 
-    run(dut, source)
+    run(dut, source, settle=N)

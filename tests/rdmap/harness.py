@@ -421,6 +421,8 @@ class _Stage:
 
     def _player(self, name):
         async def play(ctx):
+            for _ in range(self.dut.config.qps):      # memories are being cleared
+                await ctx.tick()
             await getattr(self.bench, name)(ctx)
         return play
 

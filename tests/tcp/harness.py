@@ -53,6 +53,8 @@ class Bench:
         def finish(testbench):
             async def wrapped(ctx):
                 nonlocal left
+                for _ in range(self.config.qps):     # memories are being cleared
+                    await ctx.tick()
                 await testbench(ctx)
                 left -= 1
             return wrapped
@@ -148,6 +150,8 @@ class Bench:
             await ctx.tick()
 
     async def _frames(self, ctx):
+        for _ in range(self.config.qps + 1):         # the test may hold ACKs from its beginning on
+            await ctx.tick()
         while True:
             while self.hold_acks:
                 await ctx.tick()

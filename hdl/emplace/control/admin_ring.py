@@ -24,6 +24,8 @@ class AdminRing(wiring.Component):
 
     Members
     -------
+    awake : ``In(1)``
+        Commands may be fetched.
     config_ring : ``In(RingConfig)``
     reads : ``Out(stream.Signature(ReadRequest(config)))``, read_data : ``In(stream.Signature(ReadWord()))``
     valid : ``Out(1)``
@@ -41,6 +43,7 @@ class AdminRing(wiring.Component):
 
     def __init__(self, config):
         super().__init__({
+            "awake":              In(1),
             "config_ring":        In(RingConfig),
             "reads":              Out(stream.Signature(ReadRequest(config))),
             "read_data":          In(stream.Signature(ReadWord())),
@@ -71,7 +74,7 @@ class AdminRing(wiring.Component):
             self.reads.p.client.eq(_CLIENT),
             self.reads.p.length.eq(abi.COMMAND_BYTES),
         ]
-        m.d.sync += due.eq(ring.enabled & (pending != 0) & (pending <= (1 << ring.log2)))
+        m.d.sync += due.eq(self.awake & ring.enabled & (pending != 0) & (pending <= (1 << ring.log2)))
         with m.If(ring.restart):
             m.d.sync += restart.eq(1)
 

@@ -114,7 +114,7 @@ class Control(wiring.Component):
         for name in ("token_done", "lookup_result", "table_result", "cq_result", "expect_result"):
             connect_streams(m, getattr(self, name), getattr(sequencer, name))
         m.d.comb += [
-            ring.config_ring.eq(registers.admin_ring),
+            ring.config_ring.eq(registers.admin_ring), ring.awake.eq(registers.awake),
             ring.rotate.eq(sequencer.rotate), ring.finish.eq(sequencer.finish),
             check.command.eq(ring.command),
             sequencer.valid.eq(ring.valid), sequencer.failed.eq(ring.failed), sequencer.command.eq(ring.command),

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from .. import abi
 from ..dma.records import GuardRange, MmioRead, MmioWrite
 from ..queues.ports import DoorbellKind, EventRing, Ring
+from ..stream.scrub import scrub_cycles
 from .ports import RingConfig
 
 __all__ = ["build_hash", "capabilities", "Registers"]
@@ -47,7 +48,7 @@ class Registers(wiring.Component):
 
     Writing ADMIN_LOG2 or EVENT_LOG2 starts that ring anew: indices 0, first lap. Until then it isn't used. A value
     out of range is ignored. A doorbell that isn't one whole 8-byte write is passed on as one for no queue, so
-    that it is refused and counted.
+    that it is refused and counted; so is every doorbell before ``awake``.
 
     Throughput: a write a cycle; a read every 4 cycles. Latency: a write acts after 2 cycles (a doorbell: is out
     after 2), a read is answered after 4.
@@ -62,6 +63,8 @@ class Registers(wiring.Component):
     mmio_read : ``In(stream.Signature(MmioRead(config)))``, mmio_data : ``Out(stream.Signature(unsigned(64)))``
     doorbell : ``Out(stream.Signature(Ring))``
         Never waits: its ``ready`` is not looked at.
+    awake : ``Out(1)``
+        Every table has been cleared since the last reset.
     admin_ring : ``Out(RingConfig)``, event_ring : ``Out(EventRing)``
     now, lease : ``Out(32)``
     guard_ranges : ``Out(data.ArrayLayout(GuardRange, guard_ranges))``
@@ -76,6 +79,7 @@ class Registers(wiring.Component):
             "mmio_read":    In(stream.Signature(MmioRead(config))),
             "mmio_data":    Out(stream.Signature(unsigned(64))),
             "doorbell":     Out(stream.Signature(Ring)),
+            "awake":        Out(1),
             "admin_ring":   Out(RingConfig),
             "event_ring":   Out(EventRing),
             "now":          Out(32),
@@ -168,7 +172,16 @@ class Registers(wiring.Component):
         with m.If((last | (tick_now <= 1)) & ~changed):
             m.d.sync += self.now.eq(self.now + 1)
 
+        # Behind a reset the tables are cleared first.
+        rest = Signal(range(scrub_cycles(config)), init=scrub_cycles(config) - 1)
+        with m.If(rest == 0):
+            m.d.sync += self.awake.eq(1)
+        with m.Else():
+            m.d.sync += rest.eq(rest - 1)
+
         # Doorbells
+        refuse = Signal()
+        m.d.comb += refuse.eq(~write.mask.all() | ~self.awake)
         offset, context = Signal(9), Signal(len(page) + 1)
         kind = Signal(DoorbellKind)
         m.d.comb += [
@@ -179,7 +192,7 @@ class Registers(wiring.Component):
                                    & (context < config.user_contexts)),
             self.doorbell.p.kind.eq(kind),
             self.doorbell.p.context.eq(context),
-            self.doorbell.p.number.eq(write.data[:32] | (~write.mask.all()).replicate(32)),
+            self.doorbell.p.number.eq(write.data[:32] | refuse.replicate(32)),
             self.doorbell.p.value.eq(write.data[32:]),
         ]
 

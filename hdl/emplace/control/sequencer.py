@@ -10,6 +10,7 @@ from ..ip.records import LookupKey, LookupUpdate
 from ..protect.records import PageWrite, TableOp, TableResult, TableUpdate
 from ..queues.ports import CqOp, CqResult, CqUpdate
 from ..rdmap.records import Died, ExpectRead, ExpectResult
+from ..stream.scrub import scrub
 from .ports import QpEntry
 from .records import Token, TokenOp, UploadPart
 
@@ -364,4 +365,5 @@ class Sequencer(wiring.Component):
                 with m.If(self.inline.ready):
                     m.d.comb += [self.finish.eq(1), self.commands.eq(1), self.commands_refused.eq(status != Status.OK)]
                     m.next = "IDLE"
+        scrub(m, qp_write, config.qps)
         return m

@@ -5,6 +5,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..control.records import QpIndex
+from ..stream.scrub import scrub
 
 __all__ = ["LeaseWatch"]
 
@@ -87,4 +88,5 @@ class LeaseWatch(wiring.Component):
                 with m.If(self.expired.ready | ~self.pressure | stale):
                     m.d.sync += self.expired.valid.eq(0)
                     m.next = "READ"
+        scrub(m, write, config.qps)
         return m

@@ -8,6 +8,7 @@ from .. import abi
 from ..control.records import InstallCommand, QpIndex, RecordKind, Token, TokenOp, UploadPart
 from ..ip.records import SlotWrite
 from ..llp import UlpduStatus
+from ..stream.scrub import scrub
 from ..tcp.records import SlotIndex, WalkRequest, WalkResult
 from .records import Outcome, Piece, StreamState, Verdict
 
@@ -288,4 +289,5 @@ class Walk(wiring.Component):
             self.slot_append.p.address.eq(address),
             self.slot_append.p.data.eq(self.words.payload),
         ]
+        scrub(m, save, config.qps)       # INSTALL gives back an unfinished slot that it finds
         return m

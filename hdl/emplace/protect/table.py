@@ -5,6 +5,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import abi
+from ..stream.scrub import scrub
 from .entry import LENGTH_LIMIT, PAGE_LOG2_MAX, PAGE_LOG2_MIN, RegionEntry, RegionState
 from .records import TableOp, TableResult, TableUpdate
 
@@ -35,7 +36,7 @@ class RegionTable(wiring.Component):
     Nothing is written unless every check holds.
 
     An update takes about 10 cycles, of which the table is busy in 3 and more only while an
-    INVALIDATE of the peer is on its way.
+    INVALIDATE of the peer is on its way. Behind a reset it is busy until all slots are EMPTY.
 
     Members
     -------
@@ -71,6 +72,8 @@ class RegionTable(wiring.Component):
         # Public to the proof only.
         self.entries = memory.Memory(shape=RegionEntry(config), depth=config.regions, init=[])
         self.states = memory.Memory(shape=RegionState, depth=config.regions, init=[])
+        self.state_write = self.states.write_port()
+        self.scrubbing = Signal()
         self.write = Signal()
         self.step = Signal(range(9))     # number of the FSM's state, in their order
         self.work = Signal(_Work(config))
@@ -83,8 +86,8 @@ class RegionTable(wiring.Component):
         m.submodules.entries = self.entries
         m.submodules.states = self.states
         entry_write, entry_read = self.entries.write_port(), self.entries.read_port()
-        state_write, state_read = self.states.write_port(), self.states.read_port()
-        m.d.comb += [self.entry.eq(entry_read.data), self.state.eq(state_read.data)]
+        state_write, state_read = self.state_write, self.states.read_port()
+        m.d.comb += [self.entry.eq(entry_read.data), self.state.eq(state_read.data), self.busy.eq(self.scrubbing)]
 
         # What an entry holds beside the command's fields, in two steps of 32 bits each.
         work = self.work
@@ -121,7 +124,7 @@ class RegionTable(wiring.Component):
             m.d.comb += state_write.addr.eq(self.kill_slot)
 
         with m.FSM(name="registration"):
-            with m.State("IDLE"):              # waits for an update
+            with m.State("IDLE"):              # waits until all is clear, and for an update
                 m.d.comb += self.step.eq(0)
                 m.d.sync += [
                     work.end_low.eq(mr.base[:32] + mr.length[:32]),
@@ -135,7 +138,7 @@ class RegionTable(wiring.Component):
                     work.bad_offset.eq((mr.address[:PAGE_LOG2_MAX] & ~page_mask).any()
                                        | mr.address[PAGE_LOG2_MAX:].any()),
                 ]
-                with m.If(self.update.valid):
+                with m.If(self.update.valid & ~self.scrubbing):
                     m.next = "HIGH"
             with m.State("HIGH"):              # the upper halves of the sums
                 m.d.comb += self.step.eq(1)
@@ -200,4 +203,5 @@ class RegionTable(wiring.Component):
                 with m.If(self.result.ready):
                     m.next = "IDLE"
 
+        m.d.comb += self.scrubbing.eq(scrub(m, state_write, config.regions))
         return m

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from .. import abi
 from ..control.records import Token, TokenOp, UploadPart
 from ..dma.records import PlaceCommand, PlaceKind, WriteCommand, WriteKind
+from ..stream.scrub import scrub
 from .doorbells import OwnerEntry
 from .ports import CqOp, CqResult, CqUpdate, Died, EventRing
 from .receive import TokenAnswer
@@ -325,4 +326,5 @@ class Completions(wiring.Component):
             m.d.sync += turn.eq(1)
         with m.If(self.event_ring.restart):
             m.d.sync += events.eq(0)
+        scrub(m, cq_write, config.cqs)
         return m

@@ -4,6 +4,8 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..stream.scrub import scrub
+
 __all__ = ["TableRing", "OwnerEntry", "DoorbellTable"]
 
 #: ``move`` 0: check the owner alone (a doorbell that isn't built yet).
@@ -124,4 +126,5 @@ class DoorbellTable(wiring.Component):
             self.refused.eq(valid3 & ~good),
             self.index.eq(index3),
         ]
+        scrub(m, owner_write, self.n)                  # what isn't owned is never looked at
         return m

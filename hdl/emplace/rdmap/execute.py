@@ -12,6 +12,7 @@ from ..abi import Access, EventType, Reason, WcStatus
 from ..control.records import RecordKind, TokenOp, UploadPart
 from ..dma.records import PlaceCommand, PlaceKind
 from ..protect.records import AccessOp, AccessReply, AccessRequest, Outcome
+from ..stream.scrub import scrub
 from .records import (
     CheckedSegment,
     Died,
@@ -397,4 +398,5 @@ class Execute(wiring.Component):
         with m.If(fsm.ongoing("GRANT") & now.asks & checked.valid & checked.p.asks & ~next_asked & ~access.valid):
             ask_write(checked.p)
             m.d.sync += next_asked.eq(1)
+        scrub(m, stream_write, config.qps)
         return m

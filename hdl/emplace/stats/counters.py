@@ -50,14 +50,14 @@ class Counters(wiring.Component):
 
         at = [Signal(range(pairs), name=f"at_{n}") for n in range(3)]
         going = Signal(3)                              # visits have reached this stage
-        first = Signal(2, init=0b11)                   # the round after reset: what memory holds doesn't count
+        first = Signal(4, init=0b1111)                 # the round after reset: what memory holds doesn't count
         wrap = Signal()
         m.d.comb += wrap.eq(at[0] == pairs - 1)
         m.d.sync += [
             at[0].eq(Mux(wrap, 0, at[0] + 1)),
             *(later.eq(earlier) for earlier, later in pairwise(at)),
             going.eq(Cat(1, going)),
-            first.eq(Cat(first[0] & ~wrap, first[0])),
+            first.eq(Cat(first[0] & ~wrap, first)),
         ]
         for bank in range(2):
             # Stage 0: take the low bits, read the memory. Stage 1: the high bits' carry. Stage 2: write.
@@ -74,7 +74,8 @@ class Counters(wiring.Component):
             old, total = Signal(32, name=f"old_{bank}"), Signal(32, name=f"total_{bank}")
             m.d.comb += [
                 old.eq(Mux(first[1], 0, scan.data)),
-                scan.addr.eq(at[0]), look.addr.eq(self.pair), self.data.word_select(bank, 32).eq(look.data),
+                scan.addr.eq(at[0]), look.addr.eq(self.pair),
+                self.data.word_select(bank, 32).eq(Mux(first[3], 0, look.data)),
                 write.addr.eq(at[2]), write.data.eq(total), write.en.eq(going[1]),
             ]
             m.d.sync += [

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..control.records import QpIndex, RecordKind
 from ..ip.records import SegmentRecord
+from ..stream.scrub import scrub
 from .context import Context, Job, JobKind
 
 __all__ = ["Jobs"]
@@ -92,4 +93,5 @@ class Jobs(wiring.Component):
             self.job.p.kind.eq(kind), self.job.p.qp.eq(qp), self.job.p.segment.eq(segment),
             self.job.p.alive.eq(alive), self.job.p.context.eq(context),
         ]
+        scrub(m, write, config.qps)      # INSTALL frees the list of held segments that it finds
         return m

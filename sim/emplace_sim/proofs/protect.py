@@ -218,6 +218,7 @@ class TableProof(wiring.Component):
                           top <= 1 << 64)
                     & ((mr.base == 0) | ~mr.access[_ZERO_BASED])),
         ]
+        m.d.comb += Assert(~dut.scrubbing | (dut.step == 0), "table: nothing is registered while it is cleared")
         # Step by step, so that each is a small question.
         work, step = dut.work, dut.step
         with m.If((step != 0) & (step <= 7)):
@@ -301,6 +302,18 @@ class MemoryProof(wiring.Component):
                 m.d.sync += state.eq(RegionState.INVALID)
         with m.If(table.kill & (table.kill_slot == chosen)):
             m.d.sync += state.eq(RegionState.INVALID)
+        # But every slot is emptied behind a reset, before anyone looks.
+        with m.If(table.scrubbing & (table.state_write.addr == chosen)):
+            m.d.sync += state.eq(RegionState.EMPTY)
+        registered = Signal()                    # since the reset
+        with m.If(table.write & (table.update.p.op == TableOp.REGISTER) & (mr.stag[8:8 + region_bits] == chosen)):
+            m.d.sync += registered.eq(1)
+        m.d.comb += [
+            Assert((state != RegionState.VALID) | registered | (table.scrubbing & (table.state_write.addr <= chosen)),
+                   "memory: no region of before the reset"),
+            Assert(~table.scrubbing | ((table.step == 0) & ~table.kill & (check.valids == 0)),
+                   "memory: nobody uses it while it is cleared"),
+        ]
         entry_peek, state_peek = table.entries.read_port(domain="comb"), table.states.read_port(domain="comb")
         m.d.comb += [
             entry_peek.addr.eq(chosen), state_peek.addr.eq(chosen),
@@ -386,13 +399,14 @@ _MEMORY_MUTANTS = [
              "entry_write.data.pd.eq(old_stag)"),
     Mutation("table reads while requests do", AccessCheck, "self.room & ~self.blocked & self.quiet",
              "self.room & self.quiet"),
+    Mutation("a slot isn't cleared", RegionTable, "state_write, config.regions)", "state_write, config.regions - 1)"),
     Mutation("requests taken without room", AccessCheck, "self.room & ~self.blocked & self.quiet",
              "~self.blocked & self.quiet"),
 ]
 
 PROTECT_PROOFS = [
     Proof("protect, check", CheckProof, 7, 9, {AccessCheck: "check"}, _CHECK_MUTANTS, mutant_depth=8),
-    Proof("protect, table", TableProof, 3, 14, {RegionTable: "table"}, _TABLE_MUTANTS, mutant_mode="prove"),
-    Proof("protect, memory", MemoryProof, 3, 14, {AccessCheck: "check", RegionTable: "table"}, _MEMORY_MUTANTS,
+    Proof("protect, table", TableProof, 3, 18, {RegionTable: "table"}, _TABLE_MUTANTS, mutant_mode="prove"),
+    Proof("protect, memory", MemoryProof, 3, 18, {AccessCheck: "check", RegionTable: "table"}, _MEMORY_MUTANTS,
           mutant_mode="prove"),
 ]
