@@ -181,7 +181,7 @@ def test_case_4_a_piece_of_any_length():
 
     async def script(bench):
         await bench.install(5)
-        for size, good in first.items():
+        for good in first.values():
             for other in behind:
                 for piece in range(1, 25):
                     stream = good + other
