@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 from amaranth.sim import Simulator
+
 from emplace.config import NicConfig
 from emplace.dma.guard import Guard
 from emplace_sim import words

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 from amaranth.sim import Simulator
+
 from emplace import abi
 from emplace.abi import Access, Status
 from emplace.config import PROFILES
