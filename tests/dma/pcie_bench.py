@@ -18,7 +18,7 @@ WORDS = 512
 
 
 class DmaBench(wiring.Component):
-    """:class:`Dma` whose BAR0 holds ``8 * WORDS`` bytes of memory, over and over. ``slow``: it answers reads late."""
+    """:class:`Dma` whose BAR0 holds ``8 * WORDS`` bytes of memory, over and over."""
 
     def __init__(self, config, *, timeout):
         self.dma = Dma(config, timeout=timeout)

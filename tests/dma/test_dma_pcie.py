@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
+from tests.dma.pcie_bench import DmaBench
 
 from emplace.config import PROFILES
 from emplace_sim.build import run_cocotb
-from tests.dma.pcie_bench import DmaBench
 
 TIMEOUT = 2000
 

@@ -4,11 +4,11 @@ import dataclasses
 import random
 
 import pytest
+from tests.dma.harness import TlpSink, get, put, put_packet, simulate
 
 from emplace.config import PROFILES
 from emplace.dma.layer import Dma
 from emplace_sim.host_tlp import ABORT, SUCCESS, UNSUPPORTED, Tlp, memory_request
-from tests.dma.harness import TlpSink, get, put, put_packet, simulate
 
 CARD, HOST = 0x0208, 0x0010
 
@@ -67,7 +67,7 @@ def test_writes(profile, base, gap):
     """Every alignment, up to 64 bytes, headers of both sizes."""
     rng = random.Random(base + 1)
     image, packets = bytearray(random.Random(9).randbytes(4096)), []
-    for n in range(60):
+    for _ in range(60):
         length = rng.choice([4, 8, 64, rng.randint(1, 16), rng.randint(1, 60)])
         at = rng.choice([8 * rng.randrange(500), rng.randrange(4096 - length)]) if length <= 60 else 64 * rng.randrange(60)
         at = min(at, 4096 - length)

@@ -4,9 +4,9 @@ import random
 
 import pytest
 from amaranth.hdl import unsigned
+from tests.dma.harness import get, put, simulate
 
 from emplace.dma.split import Splitter
-from tests.dma.harness import get, put, simulate
 
 
 def golden(address, length, limit):
