@@ -1,11 +1,12 @@
 import random
 
-from tests.control.harness import Host
+from tests.control.harness import OP, Host, command
 from tests.queues.harness import CONFIG, idle
 
 from emplace import abi
 from emplace.config import PROFILES
 from emplace.control.registers import build_hash, capabilities
+from emplace.stream.scrub import scrub_cycles
 
 
 def test_identity_and_capabilities():
@@ -178,3 +179,31 @@ def test_counters_are_read_in_pairs():
         assert await host.read(ctx, abi.COUNTER_PAGE + 8 * ((n + 1) // 2)) == 0
 
     host.run(user)
+
+
+def test_nothing_happens_before_the_tables_are_clear():
+    """Behind a reset: doorbells are passed on as ones for no queue, commands stay where they are; registers answer."""
+    host = Host(stall=0.0)
+    cycle = 0
+
+    async def clock(ctx):
+        nonlocal cycle
+        while True:
+            await ctx.tick()
+            cycle += 1
+
+    async def user(ctx):
+        await host.start(ctx)
+        await host.submit(ctx, command(OP.NOP))
+        assert await host.read32(ctx, "ID") == 0x454D504C
+        while cycle < scrub_cycles(CONFIG) - 1:
+            await host.write(ctx, abi.DOORBELL_PAGE + abi.Doorbell.RQ, 1 | 1 << 32)
+        early = len(host.doorbells)
+        assert host.memory.reads == [] and host.doorbells == [(1, 0, 0xFFFF_FFFF, 1)] * early and early > 10
+        await idle(ctx, 5)
+        await host.write(ctx, abi.DOORBELL_PAGE + abi.Doorbell.RQ, 1 | 1 << 32)
+        while not host.completions:
+            await ctx.tick()
+        assert host.doorbells[-1] == (1, 0, 1, 1)
+
+    host.run(user, background=[clock], settle=0, cycles=1000)

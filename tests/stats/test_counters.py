@@ -53,10 +53,11 @@ def test_carry_into_the_high_half():
 def test_reset_clears():
     """Memory outlives a reset; the counters don't."""
     reset = Signal()
-    dut = Counters(6)
+    dut = Counters(16)
 
     async def user(ctx):
-        ctx.set(dut.strobes, 0b111111)
+        ctx.set(dut.pair, 7)                           # the scan comes there last
+        ctx.set(dut.strobes, 0xFFFF)
         await ctx.tick().repeat(50)
         ctx.set(dut.strobes, 0)
         await ctx.tick().repeat(20)
@@ -64,9 +65,10 @@ def test_reset_clears():
         ctx.set(reset, 1)
         await ctx.tick()
         ctx.set(reset, 0)
-        await ctx.tick().repeat(dut.pairs + 4)
-        assert ctx.get(dut.data) == 0
-        ctx.set(dut.strobes, 0b1)
+        for _ in range(3 * dut.pairs):
+            await ctx.tick()
+            assert ctx.get(dut.data) == 0
+        ctx.set(dut.strobes, 1 << 14)
         await ctx.tick().repeat(3)
         ctx.set(dut.strobes, 0)
         await ctx.tick().repeat(dut.pairs + 4)
