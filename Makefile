@@ -49,7 +49,7 @@ lint: setup
 	@$(BIN)/basedpyright --warnings=false || $(BIN)/basedpyright
 
 test: lint
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m 'not slow'
 
 prove: setup
 	@$(BIN)/emplace prove

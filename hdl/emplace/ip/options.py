@@ -82,7 +82,8 @@ class Options(wiring.Component):
             name = p % 16
             group = range(p + 1, 4 if p < 4 else 8)
             steps[p] = step = Signal(_Step, name=f"step{name}", init={"at": p + 1})
-            hops[p] = hop = Signal(len(group), name=f"hop{name}")
+            hop = Signal(len(group), name=f"hop{name}") if group else None     # nothing follows in its half
+            hops[p] = hop if group else ()
             eol, nop = Signal(name=f"eol{name}"), Signal(name=f"nop{name}")
             if p >= 0:
                 m.d.comb += [eol.eq(byte[p] == _EOL), nop.eq(byte[p] == _NOP)]
@@ -95,13 +96,16 @@ class Options(wiring.Component):
                     step.next.eq(Mux(nop, p + 1, length[:6] + p)),
                     step.bad.eq(~eol & ~nop & ((length < 2) | (length >= 48))),
                     step.stamp.eq(((byte[p] == _TIMESTAMPS) if p >= 0 else 1) & (length == 10)),
-                    hop.eq(Mux(nop, 1, Mux(eol, 0, Cat(length == q - p if q > p + 1 else 0 for q in group)))),
                 ]
+            if group:
+                m.d.sync += hop.eq(Mux(nop, 1, Mux(eol, 0, Cat(length == q - p if q > p + 1 else 0 for q in group))))
             with m.If(half):
                 if p == 3:
                     m.d.sync += step.bad.eq(~eol & ~nop)
                 if p >= 4:
-                    m.d.sync += [step.done.eq(p == 4), step.bad.eq(p > 4), step.pending.eq(0), hop.eq(0)]
+                    m.d.sync += [step.done.eq(p == 4), step.bad.eq(p > 4), step.pending.eq(0)]
+                    if group:
+                        m.d.sync += hop.eq(0)
         kinds = [Signal(name=f"timestamps{n}") for n in range(3)]     # the word's last byte begins Timestamps
         m.d.sync += [kinds[0].eq(byte[7] == _TIMESTAMPS), kinds[1].eq(kinds[0]), kinds[2].eq(kinds[1])]
 
