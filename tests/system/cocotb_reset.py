@@ -13,7 +13,7 @@ from emplace_sim.driver import AdminError
 from emplace_sim.system import ALL_RIGHTS, Bench
 
 CONFIG = PROFILES[os.environ.get("EMPLACE_PROFILE", "default")]
-HOLDABLE = CONFIG.slots - CONFIG.slot_reserve
+HOLDABLE = CONFIG.slots - CONFIG.slot_reserve - 2       # ip has one in hand, and the walk
 LAST_SLOT = CONFIG.regions - 1 << 8 | 0x5A        # an STag of the table's last slot
 
 

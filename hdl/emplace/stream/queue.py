@@ -1,9 +1,8 @@
 """Queues: plain, and of whole packets with commit and rollback."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Shape, Signal
 from amaranth.lib import fifo, memory, stream, wiring
 from amaranth.lib.data import View
-from amaranth.hdl import Shape
 from amaranth.lib.wiring import In, Out
 
 from .packet import PacketSignature, PacketWord
