@@ -60,8 +60,9 @@ def demo(profile="default", root="build/demo"):
             results.append((what, plans[0], replay(plans, profile=profile, root=root)))
             step("", 1)
     table = Table(title="Linux's RDMA traffic, placed in host memory by the simulated card")
-    for title, justify in (("traffic", "left"), ("card", "left"), ("frames", "right"), ("FPDUs", "right"),
-                           ("landed, bytes", "right"), ("CQEs", "right"), ("B/cycle", "right"), ("fast path", "right"), ("wrong", "right")):
+    columns = ("traffic", "card", "frames", "FPDUs", "landed, bytes", "CQEs", "B/cycle", "fast path", "wrong")
+    for title in columns:
+        justify = "left" if title in ("traffic", "card") else "right"
         table.add_column(title, justify=justify)
     good = True
     for what, plan, rows in results:

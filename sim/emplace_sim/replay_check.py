@@ -36,6 +36,7 @@ class ConnectionCheck:
         self.failed = False                  # the card has ended the stream
         install = plan.install
         self.acked = install["rcv_nxt"]      # highest ACK that the card sent
+        self.duplicates = 0                  # ACKs since then that said the same
         self.edge = None                     # highest right edge of its window
         self.sent = 0                        # end of what was fed, as an offset in the stream
         self.tsvals = {install["ts_recent"]}
@@ -200,6 +201,7 @@ class ConnectionCheck:
         elif offset < self.acked_offset:
             yield f"ACK goes back from stream offset {self.acked_offset} to {offset}"
         else:
+            self.duplicates = self.duplicates + 1 if frame.ack == self.acked else 0
             self.acked = frame.ack
         edge = offset + (frame.window << install["rcv_wscale"])
         if self.edge is not None and edge < self.edge and not self.failed:

@@ -31,7 +31,9 @@ from .system import Bench
 __all__ = ["Job", "PlanRun"]
 
 #: Cycles without any progress after which the peer sends again what is not acknowledged.
-RETRANSMIT_AFTER = 6000
+RETRANSMIT_AFTER = 3000
+#: Duplicate ACKs after which it sends one segment again; more than re-cutting's reordering makes.
+DUPLICATES = 16
 #: Times it does so, without progress between, before it gives up.
 RETRANSMITS = 5
 #: Cycles of a tick: short, since a real one (1 ms) is longer than most replays.
@@ -220,19 +222,19 @@ class PlanRun(Bench):
 
     def _retransmit(self):
         """The peers send again what is not acknowledged, four segments each."""
-        for check, sender in zip(self.checks, self._senders):
-            at = check.acked_offset
-            if check.failed or at >= check.sent:
-                continue
-            look = sender.look(check.sent)
-            for _ in range(4):
-                end = min(at + sender.limit, check.sent)
-                if end > at:
-                    feed = sender.segment(at, end, look=look, note="retransmitted")
-                    check.feeding(feed)
-                    self.wire.send(feed.frame)
-                    self.retransmitted[check.number] += 1
-                at = end
+        for check in self.checks:
+            self._send_again(check, 4)
+
+    def _send_again(self, check, segments):
+        sender, at = self._senders[check.number], check.acked_offset
+        look = sender.look(check.sent)
+        while segments and at < check.sent and not check.failed:
+            end = min(at + sender.limit, check.sent)
+            feed = sender.segment(at, end, look=look, note="retransmitted")
+            check.feeding(feed)
+            self.wire.send(feed.frame)
+            self.retransmitted[check.number] += 1
+            at, segments = end, segments - 1
 
     async def _wait(self, condition, *, patience=None):
         """Until ``condition()`` holds (True). The peers retransmit; after that, or after ``patience`` cycles
@@ -274,6 +276,9 @@ class PlanRun(Bench):
                 await self._wait(functools.partial(_is_done, check))     # or for long enough: then FIN comes all the same
             elif feed.has_data and not await self._wait(functools.partial(self._may_come, feed, check)):
                 return False
+            if check.duplicates >= DUPLICATES:
+                check.duplicates = 0
+                self._send_again(check, 1)
             while len(self.wire.queue) > 1:
                 await self.cycles(16)
             check.feeding(feed)

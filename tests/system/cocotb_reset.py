@@ -81,8 +81,7 @@ async def life(b):
         link.send(fpdu[:400])
         assert await link.acknowledged(), "a slot is missing"
     for (link, _), fpdu in holders:
-        link.send(fpdu[400:])
-    for (link, _), _ in holders:
+        link.send(fpdu[400:])            # one by one: no frame is lost, for nobody would send it again
         assert await link.acknowledged()
     for (link, _), fpdu in list(zip(made, fpdus, strict=True))[len(holders):]:
         last, *others = reversed(link.flow.cut(fpdu, 200))

@@ -11,4 +11,5 @@ pytestmark = pytest.mark.cocotb
 
 @pytest.mark.parametrize("profile", ["default", "tiny"])
 def test_hostile(profile):
-    run_cocotb(Nic(PROFILES[profile]), f"emplace_nic_{profile}", "tests.system.cocotb_hostile", env={"EMPLACE_PROFILE": profile})
+    run_cocotb(Nic(PROFILES[profile]), f"emplace_nic_{profile}", "tests.system.cocotb_hostile",
+               env={"EMPLACE_PROFILE": profile})

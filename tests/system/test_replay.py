@@ -44,8 +44,8 @@ def test_cut_anew(name, tmp_path):
 
 
 def test_cut_anew_under_stalls(tmp_path):
-    run([plan for name in RECUT[:2] for plan in plans_for(CAPTURES / name, ["client", "server"], recuts=range(11, 16), stall=0.3)],
-        tmp_path)
+    run([plan for name in RECUT[:2]
+         for plan in plans_for(CAPTURES / name, ["client", "server"], recuts=range(11, 16), stall=0.3)], tmp_path)
 
 
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark (Debian: apt-get install tshark) is not installed")

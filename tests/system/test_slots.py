@@ -11,4 +11,5 @@ pytestmark = pytest.mark.cocotb
 
 @pytest.mark.parametrize("profile", ["default", "tiny"])
 def test_slots(profile):
-    run_cocotb(Nic(PROFILES[profile]), f"emplace_nic_{profile}", "tests.system.cocotb_slots", env={"EMPLACE_PROFILE": profile})
+    run_cocotb(Nic(PROFILES[profile]), f"emplace_nic_{profile}", "tests.system.cocotb_slots",
+               env={"EMPLACE_PROFILE": profile})
