@@ -122,7 +122,7 @@ async def it_lives_as_a_fresh_card_does(dut):
     b = await Bench(dut, CONFIG).start()
     fresh = await life(b)
     await b.stop()
-    for after in (0, 90, 700):
+    for after in (1, 90, 700):
         b = await Bench(dut, CONFIG).start()
         await mess(b, after)
         b = await Bench(dut, CONFIG).start()
