@@ -48,7 +48,9 @@ class Plan:
 
     def token(self):
         self.tokens += 1
-        self.command(WriteKind.TOKEN, token={"op": 0, "qp": self.tokens % 16})
+        # Only its token means something: what else is there may be of the command before.
+        self.command(WriteKind.TOKEN, token={"op": 0, "qp": self.tokens % 16}, address=self.rng.getrandbits(64),
+                     length=self.rng.randrange(2048))
 
     def command(self, kind, **fields):
         self.commands.append({"kind": kind, "token": {"op": 0, "qp": 0}, "address": 0, "length": 0, "skip": 0,

@@ -172,7 +172,7 @@ class Slicer(wiring.Component):
                 m.d.sync += transfers.valid.eq(1)
         with m.If((idle | done) & announced):
             m.d.sync += [
-                transfers.p.address.eq(command.address), transfers.p.length.eq(command.length),
+                transfers.p.address.eq(command.address), transfers.p.length.eq(Mux(is_token, 0, command.length)),
                 transfers.p.note.is_token.eq(is_token), transfers.p.note.token.eq(command.token),
                 left.eq(command.length), final.eq(command.final), begun.eq(0), lead.eq(command.address[:3]),
                 at.eq(Mux(to_inline, 0, command.skip + Mux(done, 0, place))),
