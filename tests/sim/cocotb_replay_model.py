@@ -15,7 +15,6 @@ CONFIG = PROFILES["default"]
 
 
 async def carry_out(dut, name, role, *, faults=(), folder=None, **options):
-    cocotb._emplace_clock = None             # clocks end with the test that started them
     with tempfile.TemporaryDirectory() as temporary:
         plan, = plans_for(CAPTURES / f"{name}.pcap", [role], **options)
         run = PlanRun(dut, CONFIG, plan, folder or temporary)
