@@ -71,6 +71,8 @@ class Bench:
             self.tap.write(1, time_ns, frame[:-4])
         if self.keep_frames:
             self.frames.append(frame)
+        if frame[12:14] == b"\x81\x00":
+            frame = frame[:12] + frame[16:]
         key = (int.from_bytes(frame[30:34], "big"), int.from_bytes(frame[36:38], "big"),
                int.from_bytes(frame[34:36], "big"))
         link = self.links.get(key)
