@@ -25,4 +25,4 @@ def test_profiles_are_named_as_they_are_listed():
 def test_tiny_has_more_slots_than_qps():
     """So that no QP ever waits for another's unfinished FPDU."""
     tiny = PROFILES["tiny"]
-    assert tiny.slots - tiny.slot_reserve > tiny.qps
+    assert tiny.slots - tiny.slot_reserve - 2 >= tiny.qps

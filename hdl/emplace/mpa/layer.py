@@ -120,7 +120,8 @@ class Mpa(wiring.Component):
 
         m.d.comb += [
             lease.now.eq(self.now), lease.lease.eq(self.lease),
-            lease.pressure.eq(self.free_count <= config.slot_reserve),
+            # At rest one slot less is in use than while a segment is walked: no more can become unfinished.
+            lease.pressure.eq(self.free_count <= config.slot_reserve + 1),
             lease.change.eq(walk.change), lease.qp.eq(walk.qp), lease.begin.eq(walk.begin),
         ]
         connect(m, lease.expired, walk.expired)

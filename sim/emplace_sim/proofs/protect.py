@@ -406,7 +406,7 @@ _MEMORY_MUTANTS = [
 
 PROTECT_PROOFS = [
     Proof("protect, check", CheckProof, 7, 9, {AccessCheck: "check"}, _CHECK_MUTANTS, mutant_depth=8),
-    Proof("protect, table", TableProof, 3, 18, {RegionTable: "table"}, _TABLE_MUTANTS, mutant_mode="prove"),
+    Proof("protect, table", TableProof, 3, 22, {RegionTable: "table"}, _TABLE_MUTANTS, mutant_mode="prove"),
     Proof("protect, memory", MemoryProof, 3, 18, {AccessCheck: "check", RegionTable: "table"}, _MEMORY_MUTANTS,
           mutant_mode="prove"),
 ]
