@@ -17,8 +17,8 @@ __all__ = ["CAPTURES", "DEMO", "demo", "replay_all", "replayable"]
 CAPTURES = Path(__file__).resolve().parents[2] / "tests" / "captures"
 #: (file, the card's side, what a Linux kernel did there)
 DEMO = (
-    ("05_rping_4096_crc.pcap", "server", "rping: Sends and Writes from a Linux client"),
-    ("05_rping_4096_crc.pcap", "client", "the same from the other side: Read Responses"),
+    ("05_rping_4096_crc.pcap", "server", "rping, Linux the client: its Sends and Read Responses"),
+    ("05_rping_4096_crc.pcap", "client", "rping, Linux the server: its Sends and Writes"),
     ("11_send_bw_8192_crc.pcap", "server", "ib_send_bw: 8 KiB Sends"),
     ("12_write_bw_4096_crc.pcap", "server", "ib_write_bw: 4 KiB Writes"),
     ("13_read_bw_4096_crc.pcap", "client", "ib_read_bw: 4 KiB Read Responses"),
