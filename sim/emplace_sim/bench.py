@@ -27,9 +27,13 @@ def run_card(profile="default"):
 
 
 def run_area(profile="tiny"):
-    """LUT4, FF, EBR by folder, of ECP5 synthesis."""
+    """LUT4, FF, EBR by folder, of ECP5 synthesis; None, with a line that says why, if Yosys gives up."""
     from emplace.nic import Nic
-    return area.by_folder(area.synthesize(Nic(PROFILES[profile]), BUILD / "area" / profile))
+    try:
+        return area.by_folder(area.synthesize(Nic(PROFILES[profile]), BUILD / "area" / profile))
+    except RuntimeError as error:
+        print(f"area: no figures, {error}")
+        return None
 
 
 def rows(card, blocks, folders, timing):
