@@ -35,6 +35,21 @@ class Link:
         for frame in self.flow.cut(stream, mss):
             self.bench.put(frame)
 
+    async def deliver(self, stream, mss=None, *, patience=4000, tries=30):
+        """Send ``stream`` and send again what is not acknowledged, as a peer's TCP does; True once all is."""
+        mss = mss or self.flow.mss
+        frames = []
+        for at in range(0, len(stream), mss):
+            frame = self.flow.push(stream[at:at + mss])
+            frames.append((self.flow.seq, frame))
+        for _ in range(tries):
+            for end, frame in frames:
+                if 0 < (end - self.acked) & 0xFFFFFFFF < 1 << 31:
+                    self.bench.put(frame)
+            if await self.acknowledged(patience):
+                return True
+        return False
+
     async def acknowledged(self, cycles=20000):
         """True once the card has acknowledged all that was sent."""
         return await self.bench.until(lambda: self.acked == self.flow.seq, cycles)

@@ -64,7 +64,7 @@ async def a_stream_of_everything_lands(dut, stall):
         message = rng.randbytes(rng.choice([0, 1, 16, 512, 1024]))
         expected.append(message)
         stream += link.fpdu(sender.send(n + 1, message, solicited=n % 2))
-    link.send(stream, mss=1000)
+    assert await link.deliver(stream, mss=1000)      # the smallest card may drop some of it at this rate
     done = await b.completions(link, 60, cycles=60000)
     assert [(c["wr_id"], c["byte_len"], c["status"], c["opcode"], c["solicited"]) for c in done] == \
         [(n, len(m), WcStatus.SUCCESS, WcOpcode.RECV, n % 2) for n, m in enumerate(expected)]
