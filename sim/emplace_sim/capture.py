@@ -13,6 +13,8 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.utils import RawPcapReader
 
+from .fpdu import crc32c
+
 __all__ = ["CaptureError", "Frame", "MpaFrame", "Fpdu", "Message", "Side", "Connection", "read_frames", "read_capture",
            "find_connections", "parse_fpdus", "messages", "crc32c", "relative"]
 
@@ -25,26 +27,6 @@ SENDS = {SEND, SEND_INV, SEND_SE, SEND_SE_INV}
 
 class CaptureError(Exception):
     """The file is no capture, or holds nothing that can be replayed."""
-
-
-def _crc_table():
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return table
-
-
-_CRC = _crc_table()
-
-
-def crc32c(data: bytes, crc: int = 0) -> int:
-    """CRC32c (Castagnoli) as MPA has it; stored least significant byte first (RFC 5044 4.1, 7.1)."""
-    crc ^= 0xFFFFFFFF
-    for byte in data:
-        crc = _CRC[(crc ^ byte) & 0xFF] ^ crc >> 8
-    return crc ^ 0xFFFFFFFF
 
 
 def relative(seq: int, base: int) -> int:

@@ -8,7 +8,7 @@ Ref: RFC 5040 section 4, RFC 5041 section 4 (headers); RFC 9293 section 3.1, RFC
 import struct
 from dataclasses import dataclass, field
 
-from .capture import crc32c
+from .fpdu import crc32c
 from .inet import checksum, ones_sum
 
 __all__ = ["Flow", "fpdu", "read_request", "read_response", "send", "tagged", "terminate", "untagged", "write"]
