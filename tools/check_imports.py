@@ -28,8 +28,9 @@ LAYERS = {
     "protect": {"dma"},
     "queues": {"dma", "protect"},
     "rdmap": {"ddp", "dma", "protect", "queues"},
+    "frames": {"mac", "ip", "dma", "queues"},
     "stats": set(),
-    "control": {"mac", "ip", "dma", "protect", "queues", "stats", "rdmap"},
+    "control": {"mac", "ip", "dma", "protect", "queues", "stats", "rdmap", "frames"},
 }
 #: Modules of emplace_sim that drive or build a design: harness, not model.
 BRIDGE = {"build", "pysim", "cocotb_stream", "prove", "proofs", "mutate", "bench", "bench_run", "micro", "area", "demo",

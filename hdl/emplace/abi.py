@@ -17,9 +17,12 @@ __all__ = [
     "DOORBELL_STRIDE", "Doorbell", "DoorbellLayout", "Opcode", "Status", "COMMANDS", "COMMAND_BYTES", "CommandHeader",
     "AdminCompletion", "Sge", "RecvWqe", "Cqe", "CqeBody", "EventType", "Event", "EventBody", "WcStatus", "WcOpcode",
     "Access", "QpFlags", "QpState", "Reason", "TERMINATE", "Counter", "COUNTERS", "counter_layout", "nbytes",
+    "FrameReason", "FrameFlags", "FrameTxFlags", "FrameRxDescriptor", "FrameRxCompletion", "FrameTxDescriptor", "FrameTxHead",
+    "FrameControl", "MacControl", "MSIX_ENTRY", "MSIX_PBA", "MODERATION", "SAMPLE_PAGE", "SAMPLE_BYTES", "History", "HISTORY_DEPTH",
+    "HistoryKind",
 ]
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 CARD_ID = 0x454D504C                     # "EMPL"
 
 
@@ -68,16 +71,59 @@ REGISTERS = {
     "EVENT_LOG2":     Register(0x068, "rw", "log2 of the event ring's entries, 0..12"),
     "EVENT_CONSUMER": Register(0x06C, "rw", "events read so far; the card keeps from overwriting the rest"),
     "GUARD_LOCK":     Register(0x080, "rw", "writing 1 locks all GUARD_RANGE registers until PCIe fundamental reset"),
+    "FRAME_RX_LO":    Register(0x0A0, "rw", "frame receive ring of FrameRxDescriptor"),
+    "FRAME_RX_HI":    Register(0x0A4, "rw", "high half"),
+    "FRAME_RX_LOG2":  Register(0x0A8, "rw", "log2 of its entries, 1..12; written, the ring and its completions start anew"),
+    "FRAME_RX_PRODUCER": Register(0x0AC, "rw", "descriptors posted so far (mod 2**16)"),
+    "FRAME_RXC_LO":   Register(0x0B0, "rw", "ring of FrameRxCompletion, as many entries as descriptors"),
+    "FRAME_RXC_HI":   Register(0x0B4, "rw", "high half"),
+    "FRAME_TX_LO":    Register(0x0C0, "rw", "frame transmit ring of FrameTxDescriptor"),
+    "FRAME_TX_HI":    Register(0x0C4, "rw", "high half"),
+    "FRAME_TX_LOG2":  Register(0x0C8, "rw", "log2 of its entries, 1..12; written, the ring starts anew"),
+    "FRAME_TX_PRODUCER": Register(0x0CC, "rw", "descriptors posted so far (mod 2**16)"),
+    "FRAME_TXH_LO":   Register(0x0D0, "rw", "where the card writes FrameTxHead, a multiple of 8"),
+    "FRAME_TXH_HI":   Register(0x0D4, "rw", "high half"),
+    "FRAME_CONTROL":  Register(0x0D8, "rw", "FrameControl in [7:0]; log2 of a data buffer's bytes, 8..16, in [15:8]"),
+    "FRAME_VECTOR":   Register(0x0DC, "rw", "MSI-X vector of receive completions [7:0], of the transmit head [15:8]"),
+    "MAC_LO":         Register(0x0E0, "rw", "the card's MAC address, 52:54:00:00:00:01 is 0x525400000001: low half"),
+    "MAC_HI":         Register(0x0E4, "rw", "bits 47..32"),
+    "MAC_CONTROL":    Register(0x0E8, "rw", "MacControl in [7:0]; pause time sent, quanta, in [31:16]"),
+    "EVENT_VECTOR":   Register(0x0EC, "rw", "MSI-X vector of the event ring [7:0]"),
 }
+#: Moderation of vector n, at MODERATION + 4 * n: requests that raise it at once [7:0] (0 counts as 1), and how long
+#: fewer may wait, in units of 256 core clock cycles [23:8]. 32 bits.
+MODERATION = 0x200
 #: Range n: four registers from 0x100 + 16 * n: first byte (low, high), end (low, high), end exclusive. The low
 #: 12 bits read 0. Empty when end <= first. No TLP of the card may touch a byte of it.
 GUARD_RANGE = 0x100
+#: MSI-X: table entry n at MSIX_PAGE + 16 * n, as in the PCIe specification; pending bits at MSIX_PBA.
 MSIX_PAGE = 0x1000
+MSIX_PBA = 0x1800
+MSIX_ENTRY = data.StructLayout({"address": 64, "data": 32, "mask": 1, "reserved": 31})
 #: Counter n: 32 bits, wrapping, at COUNTER_PAGE + 4 * n; the order is that of COUNTERS.
 COUNTER_PAGE = 0x2000
+#: The first SAMPLE_BYTES bytes of the last frame that counter n counted, at SAMPLE_PAGE + SAMPLE_BYTES * n; counters of
+#: mac, ip and frames only, 0 where there has been none.
+SAMPLE_PAGE = 0x3000
+SAMPLE_BYTES = 64
 #: User context n: page at DOORBELL_PAGE + DOORBELL_STRIDE * n. It can ring for its own queues only.
 DOORBELL_PAGE = 0x10000
 DOORBELL_STRIDE = 4096
+
+
+class FrameControl(enum.IntFlag):
+    """Bits of register FRAME_CONTROL."""
+
+    RX = 1               # frames go to the host; without it they are counted and dropped
+    SPLIT = 2            # a TCP frame's headers go to the descriptor's header buffer, its payload to the data buffers
+    PROMISCUOUS = 4      # frames for other stations' MAC addresses too
+
+
+class MacControl(enum.IntFlag):
+    """Bits of register MAC_CONTROL."""
+
+    RX_PAUSE = 1         # obey pause frames (they never reach the host)
+    TX_PAUSE = 2         # send pause frames while slots or frame memory run short
 
 
 class Doorbell(enum.IntEnum):
@@ -112,6 +158,7 @@ class Opcode(enum.IntEnum):
     UPLOAD_QP = 9
     EXPECT_READ = 10
     FENCE = 11
+    ACTIVATE_QP = 12
 
 
 class Status(enum.IntEnum):
@@ -132,6 +179,8 @@ class Status(enum.IntEnum):
     QUEUE_FULL = 12      # outstanding-read queue full
     BUS_ERROR = 13       # the command could not be read from host memory
     BAD_CONTEXT = 14     # no such user context
+    AGAIN = 15           # ACTIVATE_QP: a frame of the QP went to the host meanwhile; `value` is the index to reach
+    BAD_VECTOR = 16      # no such MSI-X vector
 
 
 COMMAND_BYTES = 128
@@ -155,6 +204,7 @@ class QpFlags(enum.IntFlag):
     REMOTE_WRITE = 32    # peer may write (QP-level)
     REMOTE_READ = 64     # peer may read (QP-level)
     ECN = 128
+    HELD = 256           # the QP's frames still go to the frame ring, but for re-injected ones, until ACTIVATE_QP
 
 
 class Access(enum.IntFlag):
@@ -177,7 +227,9 @@ COMMANDS = {
         "cq": 16,            # CQ number
         "log2": 8,           # entries, 2..15
         "context": 8,        # user context whose page may ring it
-        "pad1": 32,
+        "vector": 8,         # MSI-X vector of its notifications
+        "moderate_count": 8, # completions that notify at once, of an armed CQ; 0 counts as 1
+        "moderate_period": 16,   # how long fewer may wait, in units of 256 core clock cycles
         "base": 64,          # ring of Cqe, physical, multiple of 4096
     }),
     Opcode.DESTROY_CQ: _command({"cq": 16}),
@@ -215,7 +267,11 @@ COMMANDS = {
     }),
     Opcode.REMOVE_QP: _command({"qpn": 32}),
     Opcode.FLUSH_QP: _command({"qpn": 32}),
-    Opcode.UPLOAD_QP: _command({"qpn": 32, "pad1": 32, "address": 64}),   # 64 bytes, Upload
+    Opcode.UPLOAD_QP: _command({"qpn": 32, "pad1": 32, "address": 64}),   # 64 bytes, Upload, then History
+    Opcode.ACTIVATE_QP: _command({
+        "qpn": 32,
+        "index": 32,         # frame completions that the host has read (and re-injected where it had to) so far
+    }),
     Opcode.EXPECT_READ: _command({
         "qpn": 32, "stag": 32, "to": 64, "length": 32,       # sink of a Read Request that the host sent
         "wr_id": 16,                                         # returned in the CQE's wqe_index
@@ -230,6 +286,86 @@ Upload = _record(64, {
     "ts_recent": 32, "recv_msn": 32, "recv_read_msn": 32, "rq_consumed": 16, "reason": 8, "open_fpdu": 8,
 })
 __all__ += ["Upload"]
+
+
+class HistoryKind(enum.IntEnum):
+    """What happened to a connection: ``kind`` of a History entry."""
+
+    NONE = 0             # the entry has not been written
+    INSTALLED = 1
+    IN_ORDER = 2         # segment taken in order (slow path only: the fast path is not noted)
+    HELD = 3             # out-of-order segment kept
+    DROPPED = 4          # segment dropped; `detail` is its counter's index in abi.COUNTERS
+    ACK_SENT = 5         # immediate, duplicate or challenge ACK
+    FIN = 6
+    RST = 7
+    FAILED = 8           # the stream has ended; `detail` is abi.Reason
+    STATE = 9            # control changed the QP's state; `detail` is abi.QpState
+
+
+HISTORY_DEPTH = 16
+#: A QP's last protocol events, the oldest first, behind Upload: 16 entries of 16 bytes.
+History = data.ArrayLayout(_record(16, {"kind": 8, "detail": 16, "flags": 8, "seq": 32, "ack": 32, "now": 32}), HISTORY_DEPTH)
+
+
+# The plain frame path
+
+class FrameReason(enum.IntEnum):
+    """Why a frame went to the host; the order is that in which they are looked for."""
+
+    NONE = 0
+    OTHER_ETHERTYPE = 1  # not IPv4 (ARP, IPv6, ...)
+    IP_HEADER = 2        # IPv4 header malformed
+    IP_OPTIONS = 3
+    IP_FRAGMENT = 4
+    IP_CHECKSUM = 5      # wrong header checksum
+    IP_PROTOCOL = 6      # not TCP
+    TCP_HEADER = 7       # malformed data offset or options
+    TCP_CHECKSUM = 8     # wrong TCP checksum, no installed connection
+    NO_CONNECTION = 9    # TCP, but no installed connection
+    HELD = 10            # of an installed connection that is not activated yet
+
+
+class FrameFlags(enum.IntFlag):
+    """``flags`` of a FrameRxCompletion: the checksum verdict, and how the frame lies in memory."""
+
+    IP_CHECKED = 1
+    IP_GOOD = 2
+    L4_CHECKED = 4       # TCP or UDP checksum was looked at (not of fragments)
+    L4_GOOD = 8
+    SPLIT = 16           # header_length octets in the header buffer, the rest in the data buffers
+    TRUNCATED = 32       # longer than the buffers that were posted: the rest is lost
+
+
+#: 16 bytes. Data buffers have the size that FRAME_CONTROL says, header buffers 128 bytes; both physical.
+FrameRxDescriptor = data.StructLayout({"header": 64, "data": 64})
+#: 32 bytes, one a frame, written behind its bytes.
+FrameRxCompletion = data.StructLayout({
+    "descriptor": 16,        # first descriptor used, low 16 bits of its index
+    "buffers": 8,            # descriptors used, in order
+    "reason": 8,             # FrameReason
+    "length": 16,            # octets of the frame, without FCS
+    "header_length": 8,      # octets in the header buffer; 0: not split
+    "flags": 8,              # FrameFlags
+    "qpn": 24, "pad": 8,     # HELD: whose frame it is
+    "pad1": 159, "phase": 1,
+})
+
+
+class FrameTxFlags(enum.IntFlag):
+    """``flags`` of a FrameTxDescriptor."""
+
+    END = 1              # last descriptor of its frame (at most 8 a frame); the rest of the flags is read there
+    CHECKSUM = 2         # insert the ones' complement of the sum of all octets from checksum_start on
+    REINJECT = 4         # not to the wire: into the receive path, as if it had come from there
+
+
+#: 16 bytes. The field at checksum_start + checksum_offset holds the pseudo header's sum, as Linux's CHECKSUM_PARTIAL has it.
+FrameTxDescriptor = data.StructLayout({
+    "address": 64, "length": 16, "checksum_start": 16, "checksum_offset": 8, "flags": 8, "pad": 16,
+})
+#: Written when the card has read a frame's descriptors and data: descriptors done so far (mod 2**16), frames dropped so far.
+FrameTxHead = data.StructLayout({"head": 16, "pad": 16, "dropped": 32})
 
 
 # Work queues
@@ -286,6 +422,8 @@ class EventType(enum.IntEnum):
     READ_REQUEST = 3         # `data` = the FPDU's first 48 bytes: the whole Read Request
     CQ_ERROR = 4             # `qpn` = CQ number
     LAST_WQE = 5             # FLUSH_QP has flushed the last receive WQE
+    FIN_RECEIVED = 6         # the peer has closed its side: `reason` PEER_FIN at an FPDU's boundary, else PEER_FIN_DIRTY
+    RST_RECEIVED = 7         # the peer has reset the connection: `reason` PEER_RESET
 
 
 _EVENT = {
@@ -356,6 +494,9 @@ class Reason(enum.IntEnum):
     CQ_OVERFLOW = 37
     RQ_FETCH = 38            # a receive WQE could not be read from host memory
     NOT_NOW = 39             # protect's third outcome, which no block produces yet
+    PEER_RESET = 40          # RST
+    PEER_FIN = 41            # FIN behind a whole FPDU
+    PEER_FIN_DIRTY = 42      # FIN within an FPDU
 
 
 #: layer << 12 | error type << 8 | error code; None: no Terminate is sent.
@@ -374,7 +515,7 @@ TERMINATE = {
     Reason.READ_BOUNDS: 0x0101,
     Reason.INVALIDATE_STAG: 0x0209, Reason.INVALIDATE_PD: 0x0109, Reason.INVALIDATE_ACCESS: 0x0102,
     Reason.TERMINATED: None, Reason.SLOT_LEASE: 0x1000, Reason.CQ_OVERFLOW: 0x1000, Reason.RQ_FETCH: 0x1000,
-    Reason.NOT_NOW: 0x1000,
+    Reason.NOT_NOW: 0x1000, Reason.PEER_RESET: None, Reason.PEER_FIN: None, Reason.PEER_FIN_DIRTY: None,
 }
 
 

@@ -34,6 +34,8 @@ class NicConfig:
     read_tags : bus reads in flight, a power of two, at most 32
     read_bytes : longest bus read, bytes
     user_contexts : doorbell pages
+    vectors : MSI-X vectors, a power of two
+    frame_words : words of 8 bytes that hold frames on their way to the host, a power of two; the same for those from it
     """
 
     name: str = "default"
@@ -55,6 +57,8 @@ class NicConfig:
     read_tags: int = 8
     read_bytes: int = 512
     user_contexts: int = 16
+    vectors: int = 8
+    frame_words: int = 1024
 
     def __post_init__(self):
         def need(ok, field, rule):
@@ -63,9 +67,11 @@ class NicConfig:
         need(self.word_bytes == 8, "word_bytes", "8")
         need(self.tlp_bytes in (8, 16), "tlp_bytes", "8 or 16")
         for field, most in (("qps", 1024), ("cqs", 1024), ("regions", 65536), ("pages", 65536), ("rq_prefetch", 16),
-                            ("orq", 64), ("ird", 64), ("read_tags", 32), ("user_contexts", 256)):
+                            ("orq", 64), ("ird", 64), ("read_tags", 32), ("user_contexts", 256), ("vectors", 64),
+                            ("frame_words", 8192)):
             value = getattr(self, field)
             need(_is_power_of_two(value) and 2 <= value <= most, field, f"a power of two in 2..{most}")
+        need(self.frame_words >= 512, "frame_words", "at least 512, so that two of the longest frames find room")
         need(4 <= self.slots <= 64, "slots", "in 4..64")
         need(self.slot_bytes == 2048, "slot_bytes", "2048")
         need(1 <= self.slot_reserve <= self.slots - 2, "slot_reserve", "in 1..slots - 2")
@@ -112,7 +118,7 @@ class NicConfig:
 
 PROFILES = {
     "tiny": NicConfig(name="tiny", tlp_bytes=8, qps=16, cqs=16, regions=64, pages=1024, slots=20, orq=4, ird=4,
-                      guard_ranges=4, user_contexts=4),
+                      guard_ranges=4, user_contexts=4, vectors=4, frame_words=512),
     "default": NicConfig(),
     "large": NicConfig(name="large", qps=256, cqs=256, regions=4096, pages=16384, slots=64, user_contexts=64),
 }

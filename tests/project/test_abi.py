@@ -5,14 +5,15 @@ from emplace import abi
 
 def test_sizes():
     sizes = {"AdminCompletion": 16, "Upload": 64, "Sge": 16, "RecvWqe": 64, "Cqe": 32, "CqeBody": 24, "Event": 64,
-             "EventBody": 56}
+             "EventBody": 56, "FrameRxDescriptor": 16, "FrameRxCompletion": 32, "FrameTxDescriptor": 16, "FrameTxHead": 8,
+             "History": 256, "MSIX_ENTRY": 16}
     assert {name: abi.nbytes(getattr(abi, name)) for name in sizes} == sizes
     assert all(abi.nbytes(layout) == abi.COMMAND_BYTES for layout in abi.COMMANDS.values())
     assert set(abi.COMMANDS) == set(abi.Opcode)
 
 
 def test_phase_is_the_last_bit_of_what_the_card_writes():
-    for layout in (abi.AdminCompletion, abi.Cqe, abi.Event):
+    for layout in (abi.AdminCompletion, abi.Cqe, abi.Event, abi.FrameRxCompletion):
         assert layout["phase"].offset == layout.size - 1
 
 

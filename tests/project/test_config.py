@@ -11,6 +11,7 @@ from emplace.config import PROFILES, NicConfig
     ("fpdu_max", 4096, "a multiple of 4"),
     ("slots", 2, "in 4..64"),
     ("slot_reserve", 30, "in 1..slots - 2"),
+    ("frame_words", 256, "at least 512"),
     ("read_bytes", 100, "128, 256 or 512"),
 ])
 def test_bad_size(field, value, rule):
