@@ -18,8 +18,8 @@ __all__ = [
     "AdminCompletion", "Sge", "RecvWqe", "Cqe", "CqeBody", "EventType", "Event", "EventBody", "WcStatus", "WcOpcode",
     "Access", "QpFlags", "QpState", "Reason", "TERMINATE", "Counter", "COUNTERS", "counter_layout", "nbytes",
     "FrameReason", "FrameFlags", "FrameTxFlags", "FrameRxDescriptor", "FrameRxCompletion", "FrameTxDescriptor", "FrameTxHead",
-    "FrameControl", "MacControl", "MSIX_ENTRY", "MSIX_PBA", "MODERATION", "SAMPLE_PAGE", "SAMPLE_BYTES", "History", "HISTORY_DEPTH",
-    "HistoryKind",
+    "FrameControl", "MacControl", "MSIX_ENTRY", "MSIX_PBA", "MODERATION", "SAMPLE_PAGE", "SAMPLE_BYTES", "History",
+    "HISTORY_DEPTH", "HistoryKind",
 ]
 
 ABI_VERSION = 2
