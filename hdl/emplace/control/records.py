@@ -10,7 +10,7 @@ from amaranth.lib import enum as aenum
 
 from .. import abi
 
-__all__ = ["TokenOp", "Token", "RecordKind", "InstallCommand", "UploadPart", "QpIndex"]
+__all__ = ["TokenOp", "Token", "RecordKind", "InstallCommand", "UploadPart", "QpIndex", "HistoryNote"]
 
 
 class TokenOp(aenum.Enum, shape=3):
@@ -50,6 +50,29 @@ class QpIndex(data.StructLayout):
 
     def __init__(self, config):
         super().__init__({"qp": config.qp_bits})
+
+
+class HistoryNote(data.StructLayout):
+    """One entry for a QP's history (``abi.History``), which adds the time.
+
+    Goes with a strobe and never waits: whoever keeps histories takes one every cycle.
+
+    Members
+    -------
+    qp : ``unsigned(qp_bits)``
+    kind : ``unsigned(8)``
+        abi.HistoryKind.
+    detail : ``unsigned(16)``
+        DROPPED: index of its counter in abi.COUNTERS; FAILED: abi.Reason; STATE: abi.QpState; IN_ORDER, HELD, FIN:
+        octets of payload; ACK_SENT: number of SACK blocks. Else 0.
+    flags : ``unsigned(8)``
+        TCP's, as on the wire: CWR ECE URG ACK PSH RST SYN FIN from bit 7 down. 0 where there is no segment.
+    seq, ack : ``unsigned(32)``
+        SEG.SEQ and SEG.ACK of the segment noted.
+    """
+
+    def __init__(self, config):
+        super().__init__({"qp": config.qp_bits, "kind": 8, "detail": 16, "flags": 8, "seq": 32, "ack": 32})
 
 
 #: The command that is being carried out, INSTALL_QP's fields.
