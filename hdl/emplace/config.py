@@ -31,7 +31,7 @@ class NicConfig:
     orq : outstanding reads, per QP, a power of two
     ird : inbound reads, per QP, a power of two
     guard_ranges : physical ranges that the guard can forbid
-    read_tags : bus reads in flight, a power of two, at most 32
+    read_tags : bus reads in flight, a power of two, 8..32: one for each client at least
     read_bytes : longest bus read, bytes
     user_contexts : doorbell pages
     vectors : MSI-X vectors, a power of two
@@ -71,6 +71,7 @@ class NicConfig:
                             ("frame_words", 8192)):
             value = getattr(self, field)
             need(_is_power_of_two(value) and 2 <= value <= most, field, f"a power of two in 2..{most}")
+        need(self.read_tags >= 8, "read_tags", "at least 8, so that each client of dma finds one")
         need(self.frame_words >= 512, "frame_words", "at least 512, so that two of the longest frames find room")
         need(4 <= self.slots <= 64, "slots", "in 4..64")
         need(self.slot_bytes == 2048, "slot_bytes", "2048")

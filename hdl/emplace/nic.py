@@ -9,6 +9,7 @@ from .control.layer import Control
 from .ddp.layer import Ddp
 from .dma.cfg import Cfg
 from .dma.layer import Dma
+from .dma.records import READ_CLIENTS, ReadClient
 from .ip.layer import Ip
 from .mac.layer import Mac
 from .mac.records import Xgmii
@@ -114,10 +115,11 @@ class Nic(wiring.Component):
         link(dma.mmio_write, control.mmio_write)
         link(dma.mmio_read, control.mmio_read)
         link(control.mmio_data, dma.mmio_data)
-        link(control.reads, dma.reads[0])
-        link(dma.read_data[0], control.read_data)
-        link(queues.reads, dma.reads[1])
-        link(dma.read_data[1], queues.read_data)
+        for client, layer in ((ReadClient.CONTROL, control), (ReadClient.RECEIVE, queues)):
+            link(layer.reads, dma.reads[client])
+            link(dma.read_data[client], layer.read_data)
+        for client in range(ReadClient.FRAME_RX, READ_CLIENTS):      # nobody yet
+            m.d.comb += [dma.reads[client].valid.eq(0), dma.read_data[client].ready.eq(0)]
         link(control.inline, queues.inline)
         link(control.doorbell, queues.doorbell)
         link(control.token, ip.token)

@@ -11,7 +11,7 @@ from emplace.dma.layer import Dma
 from emplace_sim.host_tlp import ABORT, UNSUPPORTED, Tlp, completion, split_completion
 
 CARD = 0x0108
-SMALL = dict(read_tags=4)
+SMALL = dict(read_tags=8)
 
 
 def memory(address, length):
@@ -223,7 +223,7 @@ def test_late_completion():
         assert answers.pop()[1]
         first = host.reads[0].tag
         host.latency = 5
-        for n in range(8):
+        for n in range(12):
             ask, take = client(dut, 0, [(0x1000_1000 + 8 * n, 8)], answers, rng=random.Random(1))
             await ask(ctx)
             await take(ctx)
@@ -242,16 +242,16 @@ def test_late_completion():
 def test_quarantine_ends():
     """Tags whose completions never come are used again in the end."""
     results = []
-    dut = Dma(dataclasses.replace(PROFILES["tiny"], read_tags=2), timeout=64)
+    dut = Dma(dataclasses.replace(PROFILES["tiny"], **SMALL), timeout=128)
     host = Host(dut)
-    host.fault = lambda tlp: "drop" if len(host.reads) <= 2 else None
-    asked = [(0x1000_0000 + 64 * n, 64) for n in range(4)]
+    host.fault = lambda tlp: "drop" if len(host.reads) <= 8 else None
+    asked = [(0x1000_0000 + 64 * n, 64) for n in range(10)]
 
     async def setup(ctx):
         configure(ctx, dut)
     simulate(dut, setup, *client(dut, 0, asked, results, rng=random.Random(1)),
-             background=[host.sink.run, host.answer], cycles=12000)
-    assert [err for _, err, _ in results] == [True, True, False, False]
+             background=[host.sink.run, host.answer], cycles=20000)
+    assert [err for _, err, _ in results] == [True] * 8 + [False, False]
 
 
 def test_no_bus_master():

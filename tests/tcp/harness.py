@@ -13,7 +13,7 @@ from emplace_sim import words
 from emplace_sim.tcp_model import Receiver, Walk
 
 CONFIG = NicConfig(name="test", tlp_bytes=8, qps=4, cqs=2, regions=2, pages=2, slots=10, slot_reserve=2, rq_prefetch=2,
-                   orq=2, ird=2, guard_ranges=1, read_tags=2, user_contexts=2)
+                   orq=2, ird=2, guard_ranges=1, read_tags=8, user_contexts=2)
 NAMES = [c.name for c in abi.COUNTERS if c.layer == "tcp"]
 
 

@@ -5,14 +5,13 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import abi
-from ..dma.records import ReadRequest, ReadWord
+from ..dma.records import ReadClient, ReadRequest, ReadWord
 from ..queues.ring import RingAddress, ring_phase
 from .ports import RingConfig
 
 __all__ = ["AdminRing"]
 
 _WORDS = abi.COMMAND_BYTES // 8
-_CLIENT = 0
 
 
 class AdminRing(wiring.Component):
@@ -71,7 +70,7 @@ class AdminRing(wiring.Component):
             pending.eq(ring.producer - index),
             self.completion_address.eq(target.address),
             self.completion_phase.eq(ring_phase(index, ring.log2)),
-            self.reads.p.client.eq(_CLIENT),
+            self.reads.p.client.eq(ReadClient.CONTROL),
             self.reads.p.length.eq(abi.COMMAND_BYTES),
         ]
         m.d.sync += due.eq(self.awake & ring.enabled & (pending != 0) & (pending <= (1 << ring.log2)))

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from ..stream.packet import connect_streams
 from .complete import Expected
 from .drain import Piece
-from .records import ReadRequest
+from .records import READ_CLIENTS, ReadRequest
 from .split import Splitter
 from .tlp import ShortTlp, Transfer, Type, request_header
 from .write import COUNT_BITS, reached
@@ -68,8 +68,8 @@ class ReadGate(wiring.Component):
 class Fetcher(wiring.Component):
     """Cuts requests into reads that a tag's buffer can hold, gives each a tag, and sends it.
 
-    Two clients in turn, a read each. Neither gets the last tag that the other could have: a client that doesn't take its
-    data can't stop the other one.
+    The clients take turns, a read each. One that has no tag can always get one: a client that doesn't take its data, or
+    waits for it, can't stop the others.
 
     Throughput: a read every 3 cycles. Latency: 6 cycles.
 
@@ -79,7 +79,7 @@ class Fetcher(wiring.Component):
 
     Members
     -------
-    reads : ``In(stream.Signature(ReadRequest(config))).array(2)``
+    reads : ``In(stream.Signature(ReadRequest(config))).array(READ_CLIENTS)``
     accepted, taken, begun, gone : ``In(COUNT_BITS)``
         From :class:`~emplace.dma.write.Writer`.
     max_read : ``In(3)``
@@ -88,10 +88,10 @@ class Fetcher(wiring.Component):
         0: reads fail at once.
     pick, any_free, take, take_failed :
         To :class:`~emplace.dma.tags.Tags`.
-    level : ``In(...).array(2)``
+    level : ``In(...).array(READ_CLIENTS)``
         Tags that each client holds.
     expect : ``Out(stream.Signature(Expected(...)))``
-    pieces : ``Out(stream.Signature(Piece(...))).array(2)``
+    pieces : ``Out(stream.Signature(Piece(...))).array(READ_CLIENTS)``
         Always taken: there are no more than tags.
     o : ``Out(stream.Signature(ShortTlp))``
     """
@@ -100,7 +100,7 @@ class Fetcher(wiring.Component):
         self.config, self.tags, self.size = config, config.read_tags, config.read_bytes
         tags, size = self.tags, self.size
         super().__init__({
-            "reads":       In(stream.Signature(ReadRequest(config))).array(2),
+            "reads":       In(stream.Signature(ReadRequest(config))).array(READ_CLIENTS),
             **{name: In(COUNT_BITS) for name in ("accepted", "taken", "begun", "gone")},
             "max_read":    In(3),
             "enable":      In(1),
@@ -108,9 +108,9 @@ class Fetcher(wiring.Component):
             "any_free":    In(1),
             "take":        Out(1),
             "take_failed": Out(1),
-            "level":       In(range(tags + 2)).array(2),
+            "level":       In(range(tags + 2)).array(READ_CLIENTS),
             "expect":      Out(stream.Signature(Expected(tags, size))),
-            "pieces":      Out(stream.Signature(Piece(tags, size))).array(2),
+            "pieces":      Out(stream.Signature(Piece(tags, size))).array(READ_CLIENTS),
             "o":           Out(stream.Signature(ShortTlp)),
         })
 
@@ -121,8 +121,13 @@ class Fetcher(wiring.Component):
         limit = Signal(3)
         m.d.comb += limit.eq(Mux(self.max_read > most, most, self.max_read))
 
-        parts, wants = [], Signal(2)
-        for n in range(2):
+        held, waiting, spare = Signal(range(tags + 1)), Signal(range(READ_CLIENTS + 1)), Signal()
+        m.d.comb += [
+            held.eq(sum(self.level)), waiting.eq(sum(level == 0 for level in self.level)),
+            spare.eq(held + waiting < tags),
+        ]
+        parts, wants = [], Signal(READ_CLIENTS)
+        for n in range(READ_CLIENTS):
             m.submodules[f"gate{n}"] = gate = ReadGate(self.config)
             m.submodules[f"splitter{n}"] = splitter = Splitter(3)
             connect_streams(m, self.reads[n], gate.i)
@@ -130,16 +135,19 @@ class Fetcher(wiring.Component):
             m.d.comb += [
                 *(getattr(gate, name).eq(getattr(self, name)) for name in ("accepted", "taken", "begun", "gone")),
                 splitter.limit.eq(limit),
-                wants[n].eq(splitter.o.valid & (self.level[n] < tags - 1)),
+                wants[n].eq(splitter.o.valid & ((self.level[n] == 0) | spare)),
             ]
             parts.append(splitter.o)
 
         # CHOOSE a client, then give its read a tag.
-        who, chosen = Signal(), Signal()
+        who, chosen = Signal(range(READ_CLIENTS)), Signal()
         part = Signal.like(parts[0].p)
         refuse = Signal()
+        with m.Switch(who):
+            for n in range(READ_CLIENTS):
+                with m.Case(n):
+                    m.d.comb += part.eq(parts[n].p)
         m.d.comb += [
-            part.eq(Mux(who, parts[1].p, parts[0].p)),
             refuse.eq(~self.enable | (part.length == 0)),
         ]
         o, expect = self.o, self.expect
@@ -152,7 +160,7 @@ class Fetcher(wiring.Component):
             expect.p.tag.eq(self.pick), expect.p.offset.eq(part.address), expect.p.left.eq(part.length),
             self.take_failed.eq(refuse),
         ]
-        for n in range(2):
+        for n in range(READ_CLIENTS):
             piece = self.pieces[n].p
             m.d.comb += [
                 self.pieces[n].valid.eq(self.take & (who == n)),
@@ -162,7 +170,13 @@ class Fetcher(wiring.Component):
             ]
         with m.FSM():
             with m.State("CHOOSE"):      # for a read
-                m.d.sync += who.eq(Mux(wants.all(), ~who, wants[1]))
+                with m.Switch(who):
+                    for n in range(READ_CLIENTS):
+                        with m.Case(n):
+                            for step in range(READ_CLIENTS, 0, -1):      # lowest priority first
+                                other = (n + step) % READ_CLIENTS
+                                with m.If(wants[other]):
+                                    m.d.sync += who.eq(other)
                 with m.If(wants.any()):
                     m.next = "TAKE"
             with m.State("TAKE"):        # for a tag, its row, and the output

@@ -13,7 +13,7 @@ from .cfg import Cfg
 from .guard import Guard
 from .mmio import Mmio
 from .read import Reader
-from .records import GuardRange, MmioRead, MmioWrite, ReadRequest, ReadWord, WriteCommand
+from .records import READ_CLIENTS, GuardRange, MmioRead, MmioWrite, ReadRequest, ReadWord, WriteCommand
 from .short import ShortSender
 from .tlp import ShortTlp, Type
 from .unpack import Unpacker
@@ -39,7 +39,8 @@ class Dma(wiring.Component):
     -------
     commands, packets : ``In(stream.Signature(WriteCommand(config)))``, ``In(PacketSignature(8))``
         What to write, in order; packets in the order of the commands that use them.
-    reads, read_data : ``In(stream.Signature(ReadRequest(config))).array(2)``, ``Out(stream.Signature(ReadWord())).array(2)``
+    reads, read_data : ``In(stream.Signature(ReadRequest(config))).array(READ_CLIENTS)``, ``Out(...).array(READ_CLIENTS)``
+        Index: ReadClient.
     token : ``Out(stream.Signature(Token(config)))``
         A token command, once every write before it has left the guard.
     mmio_write : ``Out(stream.Signature(MmioWrite(config), always_ready=True))``
@@ -55,8 +56,8 @@ class Dma(wiring.Component):
         super().__init__({
             "commands":     In(stream.Signature(WriteCommand(config))),
             "packets":      In(PacketSignature(8)),
-            "reads":        In(stream.Signature(ReadRequest(config))).array(2),
-            "read_data":    Out(stream.Signature(ReadWord())).array(2),
+            "reads":        In(stream.Signature(ReadRequest(config))).array(READ_CLIENTS),
+            "read_data":    Out(stream.Signature(ReadWord())).array(READ_CLIENTS),
             "token":        Out(stream.Signature(Token(config))),
             "mmio_write":   Out(stream.Signature(MmioWrite(config), always_ready=True)),
             "mmio_read":    Out(stream.Signature(MmioRead(config))),
@@ -124,7 +125,7 @@ class Dma(wiring.Component):
             m.d.comb += unpacker.o.ready.eq(mmio.beats.ready)
 
         # The clients
-        for n in range(2):
+        for n in range(READ_CLIENTS):
             connect_streams(m, self.reads[n], reader.reads[n])
             connect_streams(m, reader.read_data[n], self.read_data[n])
         m.d.comb += [

@@ -1,6 +1,9 @@
 """Reads of host memory."""
 
-from amaranth.hdl import Module, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -10,7 +13,7 @@ from ..stream.packet import connect_streams
 from .complete import Completer
 from .drain import Drain
 from .fetch import Fetcher
-from .records import ReadRequest, ReadWord
+from .records import READ_CLIENTS, ReadRequest, ReadWord
 from .tags import Tags
 from .tlp import Beat, Head, ShortTlp
 from .write import COUNT_BITS
@@ -19,7 +22,7 @@ __all__ = ["Reader"]
 
 
 class Reader(wiring.Component):
-    """Two clients' reads: requests out, completions in, data in the order of each client's requests.
+    """The clients' reads: requests out, completions in, data in the order of each client's requests.
 
     Every read has room for its data before it leaves, so that completions are always taken.
 
@@ -34,8 +37,8 @@ class Reader(wiring.Component):
 
     Members
     -------
-    reads : ``In(stream.Signature(ReadRequest(config))).array(2)``
-    read_data : ``Out(stream.Signature(ReadWord())).array(2)``
+    reads : ``In(stream.Signature(ReadRequest(config))).array(READ_CLIENTS)``
+    read_data : ``Out(stream.Signature(ReadWord())).array(READ_CLIENTS)``
     accepted, taken, begun, gone : ``In(COUNT_BITS)``
         From :class:`~emplace.dma.write.Writer`.
     beats, head : ``In(...)``
@@ -53,8 +56,8 @@ class Reader(wiring.Component):
     def __init__(self, config, timeout):
         self.config, self.timeout = config, timeout
         super().__init__({
-            "reads":     In(stream.Signature(ReadRequest(config))).array(2),
-            "read_data": Out(stream.Signature(ReadWord())).array(2),
+            "reads":     In(stream.Signature(ReadRequest(config))).array(READ_CLIENTS),
+            "read_data": Out(stream.Signature(ReadWord())).array(READ_CLIENTS),
             **{name: In(COUNT_BITS) for name in ("accepted", "taken", "begun", "gone")},
             "beats":     In(stream.Signature(Beat)),
             "head":      In(Head),
@@ -75,14 +78,14 @@ class Reader(wiring.Component):
         m.submodules.fetcher = fetcher = Fetcher(self.config)
         m.submodules.tags = table = Tags(tags, self.timeout)
         m.submodules.completer = completer = Completer(tags, size)
-        m.submodules.drain0 = drain0 = Drain(tags, size)
-        m.submodules.drain1 = drain1 = Drain(tags, size)
-        drains = [drain0, drain1]
+        drains = [Drain(tags, size) for _ in range(READ_CLIENTS)]
+        for n, drain in enumerate(drains):
+            m.submodules[f"drain{n}"] = drain
 
-        # The buffers. Both clients' drains share the read port.
+        # The buffers. The clients' drains share the read port.
         m.submodules.buffer = buffer = Memory(shape=data.ArrayLayout(32, 2), depth=tags * size // 8, init=[])
         store, load = buffer.write_port(granularity=1), buffer.read_port()
-        m.submodules.fetch = fetch = StreamArbiter(range(tags * size // 8), 2)
+        m.submodules.fetch = fetch = StreamArbiter(range(tags * size // 8), READ_CLIENTS)
         m.d.comb += [
             store.en.eq(completer.write_en), store.addr.eq(completer.write_addr),
             store.data.eq(completer.write_data),
@@ -101,7 +104,7 @@ class Reader(wiring.Component):
             table.event.eq(completer.event),
             self.refused.ready.eq(1), refusal.eq(self.refused.valid & (self.refused.p.tag < tags)),
             table.refused.valid.eq(refusal), table.refused.tag.eq(self.refused.p.tag),
-            table.drained.eq(drain0.drained | drain1.drained),
+            table.drained.eq(reduce(or_, (drain.drained for drain in drains))),
             fetcher.max_read.eq(self.max_read), fetcher.enable.eq(self.enable),
             *(getattr(fetcher, name).eq(getattr(self, name)) for name in ("accepted", "taken", "begun", "gone")),
         ]
@@ -122,7 +125,7 @@ class Reader(wiring.Component):
             self.sent.eq(fetcher.take & ~fetcher.take_failed),
             self.bad.eq(completer.bad),
             # Both at once count as one: reads fail too seldom for a queue.
-            self.error.eq(drain0.error | drain1.error),
+            self.error.eq(Cat(drain.error for drain in drains).any()),
         ]
 
         return m

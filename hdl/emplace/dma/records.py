@@ -4,8 +4,22 @@ from amaranth.lib import data, enum
 
 from ..control.records import Token
 
-__all__ = ["PlaceKind", "PlaceCommand", "WriteKind", "WriteCommand", "ReadRequest", "ReadWord", "MmioWrite", "MmioRead",
-           "GuardRange"]
+__all__ = ["PlaceKind", "PlaceCommand", "WriteKind", "WriteCommand", "ReadClient", "READ_CLIENTS", "ReadRequest", "ReadWord",
+           "MmioWrite", "MmioRead", "GuardRange"]
+
+
+class ReadClient(enum.IntEnum, shape=3):
+    """Who reads host memory: index of dma's ``reads`` and ``read_data``."""
+
+    CONTROL = 0      # admin commands
+    RECEIVE = 1      # receive WQEs
+    FRAME_RX = 2     # descriptors of buffers for frames
+    FRAME_TX = 3     # frames to send: descriptors and bytes
+    SEND = 4         # send WQEs
+    PAYLOAD = 5      # what they send
+
+
+READ_CLIENTS = len(ReadClient)
 
 
 class PlaceKind(enum.Enum, shape=3):
@@ -67,8 +81,8 @@ class ReadRequest(data.StructLayout):
 
     Members
     -------
-    client : ``unsigned(2)``
-        Comes back with the data.
+    client : ``unsigned(3)``
+        ReadClient: comes back with the data.
     address : ``unsigned(64)``
     length : ``unsigned(10)``
         Octets, 1..read_bytes, not across 4 KiB.
@@ -77,7 +91,7 @@ class ReadRequest(data.StructLayout):
     """
 
     def __init__(self, config):
-        super().__init__({"client": 2, "address": 64, "length": 10, "ordered": 1})
+        super().__init__({"client": 3, "address": 64, "length": 10, "ordered": 1})
 
 
 class ReadWord(data.StructLayout):
@@ -88,7 +102,7 @@ class ReadWord(data.StructLayout):
     """
 
     def __init__(self):
-        super().__init__({"data": 64, "empty": 3, "last": 1, "err": 1, "client": 2})
+        super().__init__({"data": 64, "empty": 3, "last": 1, "err": 1, "client": 3})
 
 
 class MmioWrite(data.StructLayout):

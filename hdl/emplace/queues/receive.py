@@ -5,7 +5,7 @@ from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..control.records import InstallCommand, QpIndex, Token, TokenOp
-from ..dma.records import ReadRequest
+from ..dma.records import ReadClient, ReadRequest
 from .doorbells import OwnerEntry
 from .flags import FlagSet
 from .records import GateReply, GateRequest, TakeReply, TakeRequest
@@ -15,7 +15,6 @@ from .store import WqeSum
 __all__ = ["TokenAnswer", "ReceiveQueues"]
 
 _READ_BYTES = 64
-_CLIENT = 1
 
 
 class _Op(enum.Enum, shape=3):
@@ -281,7 +280,7 @@ class ReceiveQueues(wiring.Component):
         m.d.sync += steps.eq(Cat(fetch, steps[0]))
         m.d.comb += [
             address.base.eq(base), address.log2.eq(log2), address.index.eq(index),
-            self.reads.p.client.eq(_CLIENT), self.reads.p.address.eq(address.address),
+            self.reads.p.client.eq(ReadClient.RECEIVE), self.reads.p.address.eq(address.address),
             self.reads.p.length.eq(_READ_BYTES),
         ]
         with m.If(steps[1]):
