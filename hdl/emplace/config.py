@@ -36,6 +36,7 @@ class NicConfig:
     user_contexts : doorbell pages
     vectors : MSI-X vectors, a power of two
     frame_words : words of 8 bytes that hold frames on their way to the host, a power of two; the same for those from it
+    stage_words : words of 8 bytes that hold segments until they are whole and summed, a power of two
     """
 
     name: str = "default"
@@ -59,6 +60,7 @@ class NicConfig:
     user_contexts: int = 16
     vectors: int = 8
     frame_words: int = 1024
+    stage_words: int = 512
 
     def __post_init__(self):
         def need(ok, field, rule):
@@ -68,10 +70,11 @@ class NicConfig:
         need(self.tlp_bytes in (8, 16), "tlp_bytes", "8 or 16")
         for field, most in (("qps", 1024), ("cqs", 1024), ("regions", 65536), ("pages", 65536), ("rq_prefetch", 16),
                             ("orq", 64), ("ird", 64), ("read_tags", 32), ("user_contexts", 256), ("vectors", 64),
-                            ("frame_words", 8192)):
+                            ("frame_words", 8192), ("stage_words", 8192)):
             value = getattr(self, field)
             need(_is_power_of_two(value) and 2 <= value <= most, field, f"a power of two in 2..{most}")
         need(self.read_tags >= 8, "read_tags", "at least 8, so that each client of dma finds one")
+        need(self.stage_words >= 512, "stage_words", "at least 512, so that a segment is built while another is sent")
         need(self.frame_words >= 512, "frame_words", "at least 512, so that two of the longest frames find room")
         need(4 <= self.slots <= 64, "slots", "in 4..64")
         need(self.slot_bytes == 2048, "slot_bytes", "2048")

@@ -27,6 +27,7 @@ def join(packets, *, nbytes=8, idle=0.0, stall=0.0, seed=0, cycles=30000):
     async def sink(ctx):
         found.extend(await receive(ctx, dut.o, len(packets), random.Random(f"o{seed}"), stall))
     simulate(dut, source, sink, cycles=cycles)
+    assert not any(any(packet[:lead]) for (packet, _), (lead, _) in zip(found, packets, strict=True))
     return [(packet[lead:], err) for (packet, err), (lead, _) in zip(found, packets, strict=True)]
 
 

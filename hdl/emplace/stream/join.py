@@ -47,7 +47,7 @@ class Joiner(wiring.Component):
     -------
     i : ``In(stream.Signature(JoinWord(nbytes)))``
     o : ``Out(PacketSignature(nbytes))``
-        Lanes below ``lead`` of the first word may hold anything.
+        Lanes below ``lead`` of the first word are 0.
     """
 
     def __init__(self, nbytes):
@@ -116,4 +116,6 @@ class Joiner(wiring.Component):
                 ]
         with m.If(valid & free & ~flushing):
             m.d.sync += kept.eq(Mux(full, word, merged))
+        with m.If(free & (flushing | (valid & ends & ~over))):
+            m.d.sync += kept.eq(0)       # the lanes below the next packet's `lead`
         return m

@@ -5,7 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..control.records import RecordKind, Token
 
-__all__ = ["WalkRequest", "WalkResult", "SlotRead", "SlotIndex"]
+__all__ = ["WalkRequest", "WalkResult", "SlotRead", "SlotIndex", "SegmentOrder", "BuiltSegment"]
 
 
 class SlotIndex(data.StructLayout):
@@ -65,3 +65,35 @@ class WalkResult(data.StructLayout):
 
     def __init__(self):
         super().__init__({"consumed": 12, "kept": 1, "parked": 1, "failed": 1})
+
+
+class SegmentOrder(data.StructLayout):
+    """Octets of one FPDU that go into the segment under construction.
+
+    Members
+    -------
+    qp : ``unsigned(qp_bits)``
+    begin, end : ``unsigned(12)``
+        First octet of the FPDU, and the one behind the last. ``begin < end``.
+    lead : ``unsigned(3)``
+        Octets of the TCP header modulo 8. (First order of a segment)
+    closes : ``unsigned(1)``
+        The segment is whole with it; the rest is about it.
+    seq : ``unsigned(32)``
+    length : ``unsigned(12)``
+        Octets of payload: the sum of its orders' ranges.
+    push : ``unsigned(1)``
+        PSH.
+    """
+
+    def __init__(self, config):
+        super().__init__({"qp": config.qp_bits, "begin": 12, "end": 12, "lead": 3, "closes": 1, "seq": 32, "length": 12,
+                          "push": 1})
+
+
+class BuiltSegment(data.StructLayout):
+    """A segment whose payload is staged: fields as in SegmentOrder; ``sum``: ones' complement sum of the payload, of
+    16-bit numbers whose higher octet came first."""
+
+    def __init__(self, config):
+        super().__init__({"qp": config.qp_bits, "seq": 32, "length": 12, "push": 1, "sum": 16})
