@@ -15,7 +15,8 @@ from amaranth.lib import data
 __all__ = [
     "ABI_VERSION", "CARD_ID", "Register", "REGISTERS", "GUARD_RANGE", "COUNTER_PAGE", "MSIX_PAGE", "DOORBELL_PAGE",
     "DOORBELL_STRIDE", "Doorbell", "DoorbellLayout", "Opcode", "Status", "COMMANDS", "COMMAND_BYTES", "CommandHeader",
-    "AdminCompletion", "Sge", "RecvWqe", "Cqe", "CqeBody", "EventType", "Event", "EventBody", "WcStatus", "WcOpcode",
+    "AdminCompletion", "Sge", "RecvWqe", "SendOpcode",
+    "SendFlags", "SendWqe", "Cqe", "CqeBody", "EventType", "Event", "EventBody", "WcStatus", "WcOpcode",
     "Access", "QpFlags", "QpState", "Reason", "TERMINATE", "Counter", "COUNTERS", "counter_layout", "nbytes",
     "FrameReason", "FrameFlags", "FrameTxFlags", "FrameRxDescriptor", "FrameRxCompletion", "FrameTxDescriptor", "FrameTxHead",
     "FrameControl", "MacControl", "MSIX_ENTRY", "MSIX_PBA", "MODERATION", "SAMPLE_PAGE", "SAMPLE_BYTES", "History",
@@ -375,12 +376,56 @@ Sge = data.StructLayout({"addr": 64, "length": 32, "lkey": 32})
 RecvWqe = data.ArrayLayout(Sge, 4)
 
 
+class SendOpcode(enum.IntEnum):
+    """``opcode`` of a send work request (rdma-core's IBV_WR_*)."""
+
+    RDMA_WRITE = 0
+    RDMA_WRITE_WITH_IMM = 1
+    SEND = 2
+    SEND_WITH_IMM = 3
+    RDMA_READ = 4
+    ATOMIC_CMP_AND_SWP = 5
+    ATOMIC_FETCH_AND_ADD = 6
+    LOCAL_INV = 7
+    SEND_WITH_INV = 9
+
+
+class SendFlags(enum.IntFlag):
+    """``flags`` of a send work request (rdma-core's IBV_SEND_*, and one more)."""
+
+    FENCE = 1            # wait for all earlier reads and atomics
+    SIGNALED = 2         # a CQE when it completes; without it, only if it fails
+    SOLICITED = 4        # the peer's completion is a solicited one
+    INLINE = 8           # `sge` holds the data itself, `length` octets, at most 64
+    LOCAL_FENCE = 32     # wait for all earlier work requests
+
+
+#: A send work request, 128 bytes. Unused SGEs have length 0. wr_id stays with the driver.
+SendWqe = data.StructLayout({
+    "opcode": 8,             # SendOpcode
+    "flags": 8,              # SendFlags
+    "num_sge": 8,            # 0..4
+    "pad": 8,
+    "length": 32,            # octets of the message: the sum of the SGEs' lengths
+    "rkey": 32,              # peer's STag; SEND_WITH_INV: the one to invalidate
+    "invalidate": 32,        # RDMA_READ: local STag to invalidate when it completes, 0: none; LOCAL_INV
+    "remote_addr": 64,       # peer's TO
+    "compare_add": 64, "swap": 64,
+    "imm": 64,
+    "pad1": 128,
+    "sge": data.ArrayLayout(Sge, 4),
+})
+
+
 class WcOpcode(enum.IntEnum):
-    """``opcode`` of a CQE."""
+    """``opcode`` of a CQE (rdma-core's IBV_WC_*)."""
 
     SEND = 0
     RDMA_WRITE = 1
     RDMA_READ = 2
+    COMP_SWAP = 3
+    FETCH_ADD = 4
+    LOCAL_INV = 6
     RECV = 128
 
 
@@ -393,6 +438,8 @@ class WcStatus(enum.IntEnum):
     WR_FLUSH_ERR = 3
     REM_INV_REQ_ERR = 4
     GENERAL_ERR = 5
+    LOC_QP_OP_ERR = 6
+    REM_ACCESS_ERR = 7
 
 
 _CQE = {
@@ -497,6 +544,12 @@ class Reason(enum.IntEnum):
     PEER_RESET = 40          # RST
     PEER_FIN = 41            # FIN behind a whole FPDU
     PEER_FIN_DIRTY = 42      # FIN within an FPDU
+    SQ_FETCH = 43            # a send WQE could not be read from host memory
+    SQ_WQE = 44              # a send WQE that can't be: opcode, flags, more octets than its SGEs have
+    SOURCE_ACCESS = 45       # a send WQE's SGE: lkey, rights or bounds
+    SOURCE_FETCH = 46        # what was to be sent could not be read from host memory
+    SOURCE_REVOKED = 47      # what was to be sent again may no longer be read
+    RETRY_LIMIT = 48         # too many retransmissions in a row
 
 
 #: layer << 12 | error type << 8 | error code; None: no Terminate is sent.
@@ -516,6 +569,8 @@ TERMINATE = {
     Reason.INVALIDATE_STAG: 0x0209, Reason.INVALIDATE_PD: 0x0109, Reason.INVALIDATE_ACCESS: 0x0102,
     Reason.TERMINATED: None, Reason.SLOT_LEASE: 0x1000, Reason.CQ_OVERFLOW: 0x1000, Reason.RQ_FETCH: 0x1000,
     Reason.NOT_NOW: 0x1000, Reason.PEER_RESET: None, Reason.PEER_FIN: None, Reason.PEER_FIN_DIRTY: None,
+    Reason.SQ_FETCH: 0x1000, Reason.SQ_WQE: 0x1000, Reason.SOURCE_ACCESS: 0x1000, Reason.SOURCE_FETCH: 0x1000,
+    Reason.SOURCE_REVOKED: None, Reason.RETRY_LIMIT: None,
 }
 
 
