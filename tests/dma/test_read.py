@@ -8,6 +8,7 @@ from tests.dma.harness import TlpSink, get, put, put_packet, simulate
 
 from emplace.config import PROFILES
 from emplace.dma.layer import Dma
+from emplace.dma.records import READ_CLIENTS, ReadClient
 from emplace_sim.host_tlp import ABORT, UNSUPPORTED, Tlp, completion, split_completion
 
 CARD = 0x0108
@@ -131,7 +132,7 @@ def run(profile, asked, *, cycles=20000, host=None, stall=0.0, idle=0.0, config=
         host.fault = fault
     host.max_read = 128 << min(cfg.get("max_read", 2), 2)
     rng = random.Random(3)
-    results = [[], []]
+    results = [[] for _ in asked]
     counts = dict.fromkeys(("tx_reads", "rx_completions_bad", "read_errors", "guard_reads"), 0)
 
     async def setup(ctx):
@@ -143,14 +144,14 @@ def run(profile, asked, *, cycles=20000, host=None, stall=0.0, idle=0.0, config=
             _, _, now = await ctx.tick().sample(dut.count)
             for name in counts:
                 counts[name] += now[name]
-    benches = [bench for n in range(2) if asked[n]
+    benches = [bench for n in range(len(asked)) if asked[n]
                for bench in client(dut, n, asked[n], results[n], rng=rng, stall=stall, idle=idle)]
     simulate(dut, setup, *benches, background=[host.sink.run, host.answer, count], cycles=cycles)
     return results, host, counts
 
 
 def check(asked, results, failing=lambda address, length: False):
-    for n in range(2):
+    for n in range(len(asked)):
         assert len(results[n]) == len(asked[n])
         for (address, length), (data, err, _) in zip(asked[n], results[n], strict=True):
             assert err == failing(address, length), f"{address:#x} + {length}"
@@ -277,21 +278,92 @@ def test_refused():
     check([[], asked], [[], results], lambda address, length: address >> 28 == 5)
 
 
-def test_lazy_client():
-    """A client that takes no data does not stop the other one."""
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+@pytest.mark.parametrize("max_read", [0, 2])
+def test_all_clients(stall, max_read):
+    rng = random.Random(f"{stall} {max_read}")
+    asked = [requests(rng, 8) for _ in range(READ_CLIENTS)]
+    results, host, counts = run("tiny", asked, host=dict(jitter=50, limit=256), stall=stall, max_read=max_read)
+    check(asked, results)
+    assert counts["read_errors"] == counts["rx_completions_bad"] == 0 and counts["tx_reads"] == len(host.reads)
+
+
+def test_fairness():
+    """Six greedy clients get the bus in turns: no one is a read ahead of another for long."""
+    dut = Dma(PROFILES["tiny"])
+    host = Host(dut, latency=30)
+    asked = [[(0x1000_0000 + (n << 24) + 512 * k, 512) for k in range(10)] for n in range(READ_CLIENTS)]
+    results = [[] for _ in asked]
+
+    async def setup(ctx):
+        configure(ctx, dut)
+    simulate(dut, setup, *(bench for n in range(READ_CLIENTS) for bench in client(dut, n, asked[n], results[n],
+                                                                              rng=random.Random(n))),
+             background=[host.sink.run, host.answer], cycles=9000)
+    check(asked, results)
+    got = [0] * READ_CLIENTS
+    for tlp in host.reads[:54]:
+        got[(tlp.address >> 24) - 0x10] += 1
+        assert max(got) - min(got) <= 2, got
+
+
+@pytest.mark.parametrize("victim", [ReadClient.RECEIVE, ReadClient.PAYLOAD])
+def test_lazy_clients(victim):
+    """Clients that take no data do not stop another one, however many they are; theirs is whole when they do."""
     dut = Dma(dataclasses.replace(PROFILES["tiny"], **SMALL), timeout=4096)
     host = Host(dut)
-    results = []
     rng = random.Random(1)
+    lazy = [n for n in range(READ_CLIENTS) if n != victim]
+    asked = [requests(rng, 10 if n == victim else 2) for n in range(READ_CLIENTS)]
+    asked[lazy[0]] = [(0x1000_0003 + 512 * n, 509) for n in range(12)]
+    results = [[] for _ in asked]
+    finished = []
 
     async def setup(ctx):
         configure(ctx, dut)
 
-    async def lazy(ctx):
+    def late(take):
+        async def bench(ctx):
+            while not finished:
+                await ctx.tick()
+            await take(ctx)
+        return bench
+
+    def watched(take):
+        async def bench(ctx):
+            await take(ctx)
+            finished.append(host.sink.cycle)
+        return bench
+    benches = []
+    for n in range(READ_CLIENTS):
+        ask, take = client(dut, n, asked[n], results[n], rng=rng)
+        benches += [ask, (late if n in lazy else watched)(take)]
+    simulate(dut, setup, *benches, background=[host.sink.run, host.answer], cycles=8000)
+    check(asked, results)
+    assert finished[0] < 2000
+
+
+def test_stuck_client():
+    """Reads of one client that are never answered leave tags for all others."""
+    dut = Dma(dataclasses.replace(PROFILES["tiny"], **SMALL), timeout=4096)
+    host = Host(dut)
+    host.fault = lambda tlp: "drop" if tlp.address >> 28 == 5 else None
+    rng = random.Random(2)
+    asked = [requests(rng, 6) for _ in range(READ_CLIENTS)]
+    asked[ReadClient.FRAME_TX] = []
+    results = [[] for _ in asked]
+
+    async def setup(ctx):
+        configure(ctx, dut)
+
+    async def stuck(ctx):
         while True:
-            await put(ctx, dut.reads[0], {"client": 0, "address": 0x1000_0000, "length": 512, "ordered": 0})
-    simulate(dut, setup, *client(dut, 1, requests(rng, 10), results, rng=rng),
-             background=[lazy, host.sink.run, host.answer], cycles=4000)
+            await put(ctx, dut.reads[ReadClient.FRAME_TX], {"address": 0x5000_0000, "length": 64})
+    simulate(dut, setup, *(bench for n in range(READ_CLIENTS) for bench in client(dut, n, asked[n], results[n], rng=rng)),
+             background=[stuck, host.sink.run, host.answer], cycles=3500)
+    check(asked, results)
+    # One tag for each of the others stays free.
+    assert sum(tlp.address >> 28 == 5 for tlp in host.reads) == SMALL["read_tags"] - (READ_CLIENTS - 1)
 
 
 def test_latency():
@@ -305,7 +377,7 @@ def test_latency():
         for _ in range(3):
             await ctx.tick()
         start = host.sink.cycle
-        await put(ctx, dut.reads[0], {"client": 0, "address": 0x1000_0000, "length": 64, "ordered": 0})
+        await put(ctx, dut.reads[0], {"address": 0x1000_0000, "length": 64})
         while not host.reads:
             await ctx.tick()
         times["out"] = host.sink.cycle - start

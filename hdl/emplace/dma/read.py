@@ -1,14 +1,10 @@
 """Reads of host memory."""
 
-from functools import reduce
-from operator import or_
-
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..stream.arbiter import StreamArbiter
 from ..stream.packet import connect_streams
 from .complete import Completer
 from .drain import Drain
@@ -78,18 +74,14 @@ class Reader(wiring.Component):
         m.submodules.fetcher = fetcher = Fetcher(self.config)
         m.submodules.tags = table = Tags(tags, self.timeout)
         m.submodules.completer = completer = Completer(tags, size)
-        drains = [Drain(tags, size) for _ in range(READ_CLIENTS)]
-        for n, drain in enumerate(drains):
-            m.submodules[f"drain{n}"] = drain
+        m.submodules.drain = drain = Drain(tags, size)
 
-        # The buffers. The clients' drains share the read port.
         m.submodules.buffer = buffer = Memory(shape=data.ArrayLayout(32, 2), depth=tags * size // 8, init=[])
         store, load = buffer.write_port(granularity=1), buffer.read_port()
-        m.submodules.fetch = fetch = StreamArbiter(range(tags * size // 8), READ_CLIENTS)
         m.d.comb += [
             store.en.eq(completer.write_en), store.addr.eq(completer.write_addr),
             store.data.eq(completer.write_data),
-            fetch.o.ready.eq(1), load.addr.eq(fetch.o.payload), load.en.eq(fetch.o.valid),
+            load.addr.eq(drain.address), load.en.eq(drain.fetch), drain.word.eq(load.data),
         ]
 
         connect_streams(m, self.beats, completer.beats)
@@ -104,28 +96,23 @@ class Reader(wiring.Component):
             table.event.eq(completer.event),
             self.refused.ready.eq(1), refusal.eq(self.refused.valid & (self.refused.p.tag < tags)),
             table.refused.valid.eq(refusal), table.refused.tag.eq(self.refused.p.tag),
-            table.drained.eq(reduce(or_, (drain.drained for drain in drains))),
+            table.drained.eq(drain.drained),
             fetcher.max_read.eq(self.max_read), fetcher.enable.eq(self.enable),
             *(getattr(fetcher, name).eq(getattr(self, name)) for name in ("accepted", "taken", "begun", "gone")),
-        ]
-        for n, drain in enumerate(drains):
-            out = self.read_data[n]
-            connect_streams(m, self.reads[n], fetcher.reads[n])
-            connect_streams(m, fetcher.pieces[n], drain.pieces)
-            connect_streams(m, drain.fetch, fetch.i[n])
-            m.d.comb += [
-                fetcher.level[n].eq(drain.level),
-                drain.ready.eq(table.ready), drain.failed.eq(table.failed),
-                drain.word.eq(load.data),
-                out.valid.eq(drain.o.valid), drain.o.ready.eq(out.ready),
-                *(out.p[name].eq(drain.o.p[name]) for name in ("data", "empty", "last", "err")),
-                out.p.client.eq(n),
-            ]
-        m.d.comb += [
+            fetcher.holding.eq(drain.holding), fetcher.level.eq(drain.level),
+            drain.take.eq(fetcher.take), drain.client.eq(fetcher.client), drain.tag.eq(fetcher.pick),
+            drain.piece.eq(fetcher.piece),
+            drain.ready.eq(table.ready), drain.failed.eq(table.failed),
             self.sent.eq(fetcher.take & ~fetcher.take_failed),
             self.bad.eq(completer.bad),
-            # Both at once count as one: reads fail too seldom for a queue.
-            self.error.eq(Cat(drain.error for drain in drains).any()),
+            self.error.eq(drain.error),
         ]
+        for n in range(READ_CLIENTS):
+            word, out = drain.o[n], self.read_data[n]
+            connect_streams(m, self.reads[n], fetcher.reads[n])
+            m.d.comb += [
+                out.valid.eq(word.valid), word.ready.eq(out.ready),
+                *(out.p[name].eq(word.p[name]) for name in ("data", "empty", "last", "err")), out.p.client.eq(n),
+            ]
 
         return m
