@@ -279,7 +279,12 @@ class Device:
 
     async def dereg_mr(self, region):
         """Once it returns, nobody writes to the region through its STag any more."""
-        await self.command(Opcode.INVALIDATE, stag=region.stag)
+        try:
+            await self.command(Opcode.INVALIDATE, stag=region.stag)
+        except AdminError as error:
+            if error.status is not Status.BAD_STAG or not region.access & Access.REMOTE_INVALIDATE:
+                raise
+            await self.fence()           # the peer has invalidated it; its writes that came before leave the card
         del self._regions[region.stag >> 8 & self.regions - 1]
         self._give_pages(region.pages)
 
@@ -398,7 +403,8 @@ class Device:
 
     # Statistics
 
-    async def counters(self):
-        """All counters by name."""
-        values = await self.bus.read32_many([abi.COUNTER_PAGE + 4 * n for n in range(len(abi.COUNTERS))])
-        return {counter.name: value for counter, value in zip(abi.COUNTERS, values)}
+    async def counters(self, names=None):
+        """Counters by name, all or those in ``names``."""
+        numbers = {counter.name: n for n, counter in enumerate(abi.COUNTERS) if names is None or counter.name in names}
+        values = await self.bus.read32_many([abi.COUNTER_PAGE + 4 * n for n in numbers.values()])
+        return dict(zip(numbers, values))

@@ -187,7 +187,7 @@ class Bench:
         assert not self.monitor.decoder.problems, "\n".join(self.monitor.decoder.problems)
 
     async def counters(self, *names):
-        found = await self.device.counters()
+        found = await self.device.counters(names or None)
         return tuple(found[name] for name in names) if names else found
 
 
