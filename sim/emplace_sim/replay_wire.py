@@ -78,7 +78,7 @@ class Sender:
         f = self.template
         flags = ACK | (PSH if payload and end == len(self.side.stream) else 0)
         tcp = Tcp(self.side.start + start, look.ack, flags, look.window,
-                  timestamp_option(look.tsval, look.tsecr) if self.timestamps else b"", payload, f.tos & 3)
+                  timestamp_option(look.tsval, look.tsecr) if self.timestamps else b"", payload)
         self.identification = self.identification + 1 & 0xFFFF
         made = build(Ends(f.src_mac, f.dst_mac, f.src[0], f.dst[0], f.src[1], f.dst[1], f.vlan_tci), tcp, tos=f.tos,
                      ttl=f.ttl, identification=self.identification)

@@ -77,7 +77,7 @@ def build(ends: Ends, tcp: Tcp, *, tos=0, ttl=64, identification=0) -> bytes:
                        (5 + len(options) // 4) << 4, tcp.flags, tcp.window, 0, 0) + options
     size = len(head) + len(tcp.payload)
     total = checksum(head + tcp.payload, ones_sum(struct.pack(">IIHH", ends.src_ip, ends.dst_ip, 6, size)))
-    ip = struct.pack(">BBHHHBBHII", 0x45, tos & 0xFC | tcp.ecn, 20 + size, identification & 0xFFFF, 0x4000, ttl, 6, 0,
+    ip = struct.pack(">BBHHHBBHII", 0x45, tos | tcp.ecn, 20 + size, identification & 0xFFFF, 0x4000, ttl, 6, 0,
                      ends.src_ip, ends.dst_ip)
     ip = ip[:10] + checksum(ip).to_bytes(2, "big") + ip[12:]
     ether = ends.dst_mac.to_bytes(6, "big") + ends.src_mac.to_bytes(6, "big")
