@@ -106,14 +106,14 @@ class Qp:
         """Frames that may go now."""
         frames = []
         while True:
-            self.requester.retire()
             self._advance()
             self._fill()
             made = self.tcp.poll(now)
+            retired = self.requester.retire()
             if self.tcp.closed_by and self.state is not QpState.ERROR:
                 self._dead(self.tcp.closed_by)
             frames += made
-            if not made:
+            if not made and not retired:                     # what has retired may have held others back
                 return frames
 
     @property

@@ -234,14 +234,15 @@ class Requester:
             self.qp.cq.append(Completion(wr.wr_id, wr.opcode, status, wr.length if status is Status.SUCCESS else 0, self.qp))
 
     def retire(self):
-        """Completions in the order of the send queue: of what is acknowledged, or answered."""
-        una = self.qp.tcp.tx.una
+        """Completions in the order of the send queue: of what is acknowledged, or answered. True if there were any."""
+        una, before = self.qp.tcp.tx.una, len(self.inflight)
         while self.inflight:
             entry = self.inflight[0]
             if not (entry.done or (entry.end is not None and una >= entry.end)):
-                return
+                break
             self.inflight.popleft()
             self.complete(entry, Status.SUCCESS)
+        return len(self.inflight) < before
 
     def flush(self, first=Status.WR_FLUSH_ERR):
         """Outstanding reads, then the others under way, then what has not begun; the oldest gets status ``first``."""

@@ -109,6 +109,7 @@ class ReceiveHalf:
         if at + len(payload) > self.edge:
             payload = payload[:self.edge - at]
             self.counts["trimmed"] += 1
+            self.ack_now = True
         if payload and at > self.nxt:
             self._hold(at, payload)
         elif payload:

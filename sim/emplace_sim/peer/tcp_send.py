@@ -76,6 +76,7 @@ class SendHalf:
         self.cwnd = settings.initial_window * self.mss
         self.ssthresh = 1 << 30
         self.dupacks, self.recover, self.recovering = 0, 0, False
+        self.urgent = False                          # the next lost segment goes whatever cwnd is (RFC 6582 3.2)
         self.srtt = self.rttvar = None
         self.rto, self.retries = settings.rto_initial, 0
         self.deadline = None                         # of the RTO or persist timer
@@ -139,11 +140,12 @@ class SendHalf:
         if self.failed:
             return
         pipe, self.cwnd_limited = self.pipe, False
-        for one in [s for s in self.sent if s.lost and not s.again]:
-            if one.start >= self.edge or (pipe and pipe + one.size > self.cwnd):
+        while (one := next((s for s in self.sent if s.lost and not s.again), None)) is not None:
+            if one.start >= self.edge or (pipe and pipe + one.size > self.cwnd and not self.urgent):
                 return
-            pipe += one.size
+            self.urgent = False
             self._again(one, now)
+            pipe += one.size
         if not self.sent and self.last_sent and now - self.last_sent > self.rto:     # RFC 5681 4.1
             self.cwnd = min(self.cwnd, self.settings.initial_window * self.mss)
         while self.nxt < self.end:
@@ -233,9 +235,9 @@ class SendHalf:
             else:
                 self.dupacks = max(self.dupacks - acked // self.mss, 0)
                 if self.sent and not self.settings.sack:         # partial: the next hole
-                    self.sent[0].lost, self.sent[0].again = True, False
+                    self.sent[0].lost, self.sent[0].again, self.urgent = True, False, True
                 elif self.sent and not self.sent[0].sacked and not self.sent[0].lost:
-                    self.sent[0].lost, self.sent[0].again = True, False
+                    self.sent[0].lost, self.sent[0].again, self.urgent = True, False, True
         else:
             self.dupacks = 0
             if self.cwnd_limited or self.cwnd < self.ssthresh:
@@ -265,7 +267,7 @@ class SendHalf:
             self._enter_recovery()
 
     def _enter_recovery(self):
-        self.recovering, self.recover = True, self.nxt
+        self.recovering, self.recover, self.urgent = True, self.nxt, True
         self.ssthresh = self.cwnd = max(sum(s.size for s in self.sent) // 2, 2 * self.mss)
         self.counts["fast_retransmits"] += 1
 
