@@ -24,15 +24,16 @@ def with_length(ulpdu):
     return len(ulpdu).to_bytes(2, "big") + ulpdu
 
 
-def tagged(opcode, stag, to, payload=b"", *, last=True, dv=1, rv=1, t=True):
-    """A tagged ULPDU. ``dv``, ``rv``, ``t``: what a broken peer may say."""
-    return struct.pack(">BBIQ", t << 7 | last << 6 | dv, rv << 6 | opcode, stag, to % 2**64) + payload
+def tagged(opcode, stag, to, payload=b"", *, last=True, dv=1, rv=1, t=True, reserved=(0, 0)):
+    """A tagged ULPDU. ``dv``, ``rv``, ``t``: what a broken peer may say; ``reserved``: bits of both control octets."""
+    return struct.pack(">BBIQ", t << 7 | last << 6 | dv | reserved[0], rv << 6 | opcode | reserved[1], stag,
+                       to % 2**64) + payload
 
 
-def untagged(opcode, msn, payload=b"", *, qn=None, mo=0, last=True, stag=0, dv=1, rv=1, t=False):
+def untagged(opcode, msn, payload=b"", *, qn=None, mo=0, last=True, stag=0, dv=1, rv=1, t=False, reserved=(0, 0)):
     """An untagged ULPDU, on the opcode's own queue. ``stag``: the one to invalidate."""
-    return struct.pack(">BBIIII", t << 7 | last << 6 | dv, rv << 6 | opcode, stag, _QN.get(opcode, 0) if qn is None else qn,
-                       msn % 2**32, mo % 2**32) + payload
+    return struct.pack(">BBIIII", t << 7 | last << 6 | dv | reserved[0], rv << 6 | opcode | reserved[1], stag,
+                       _QN.get(opcode, 0) if qn is None else qn, msn % 2**32, mo % 2**32) + payload
 
 
 def write(stag, to, payload, *, last=True):
