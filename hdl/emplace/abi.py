@@ -16,7 +16,7 @@ __all__ = [
     "ABI_VERSION", "CARD_ID", "Register", "REGISTERS", "GUARD_RANGE", "COUNTER_PAGE", "MSIX_PAGE", "DOORBELL_PAGE",
     "DOORBELL_STRIDE", "Doorbell", "DoorbellLayout", "Opcode", "Status", "COMMANDS", "COMMAND_BYTES", "CommandHeader",
     "AdminCompletion", "Sge", "RecvWqe", "SendOpcode",
-    "SendFlags", "SendWqe", "Cqe", "CqeBody", "EventType", "Event", "EventBody", "WcStatus", "WcOpcode",
+    "SendFlags", "SendWqe", "SendWqeExtension", "Cqe", "CqeBody", "EventType", "Event", "EventBody", "WcStatus", "WcOpcode",
     "Access", "QpFlags", "QpState", "Reason", "TERMINATE", "Counter", "COUNTERS", "counter_layout", "nbytes",
     "FrameReason", "FrameFlags", "FrameTxFlags", "FrameRxDescriptor", "FrameRxCompletion", "FrameTxDescriptor", "FrameTxHead",
     "FrameControl", "MacControl", "MSIX_ENTRY", "MSIX_PBA", "MODERATION", "SAMPLE_PAGE", "SAMPLE_BYTES", "History",
@@ -388,6 +388,7 @@ class SendOpcode(enum.IntEnum):
     ATOMIC_FETCH_AND_ADD = 6
     LOCAL_INV = 7
     SEND_WITH_INV = 9
+    NOP = 255
 
 
 class SendFlags(enum.IntFlag):
@@ -396,25 +397,26 @@ class SendFlags(enum.IntFlag):
     FENCE = 1            # wait for all earlier reads and atomics
     SIGNALED = 2         # a CQE when it completes; without it, only if it fails
     SOLICITED = 4        # the peer's completion is a solicited one
-    INLINE = 8           # `sge` holds the data itself, `length` octets, at most 64
+    INLINE = 8           # `sge` holds the data itself, `length` octets: at most 32, with EXTENDED 96
     LOCAL_FENCE = 32     # wait for all earlier work requests
+    EXTENDED = 128       # a SendWqeExtension follows in the next entry; the first one's index is even
 
 
-#: A send work request, 128 bytes. Unused SGEs have length 0. wr_id stays with the driver.
+#: A send work request, 64 bytes. wr_id stays with the driver, found by wqe_index. An entry with opcode NOP is passed over.
 SendWqe = data.StructLayout({
     "opcode": 8,             # SendOpcode
     "flags": 8,              # SendFlags
-    "num_sge": 8,            # 0..4
+    "num_sge": 8,            # 0..2, with EXTENDED 0..4
     "pad": 8,
     "length": 32,            # octets of the message: the sum of the SGEs' lengths
     "rkey": 32,              # peer's STag; SEND_WITH_INV: the one to invalidate
     "invalidate": 32,        # RDMA_READ: local STag to invalidate when it completes, 0: none; LOCAL_INV
     "remote_addr": 64,       # peer's TO
-    "compare_add": 64, "swap": 64,
     "imm": 64,
-    "pad1": 128,
-    "sge": data.ArrayLayout(Sge, 4),
+    "sge": data.ArrayLayout(Sge, 2),
 })
+#: The entry behind it: two more SGEs (or 64 octets more of inline data); operands of atomics.
+SendWqeExtension = _record(64, {"sge": data.ArrayLayout(Sge, 2), "compare_add": 64, "swap": 64})
 
 
 class WcOpcode(enum.IntEnum):

@@ -36,6 +36,8 @@ class NicConfig:
     user_contexts : doorbell pages
     vectors : MSI-X vectors, a power of two
     frame_words : words of 8 bytes that hold frames on their way to the host, a power of two; the same for those from it
+    send_lines : groups of send WQEs (as many as one bus read brings) on the card, shared by all QPs, a power of two
+    send_log : messages, per QP, that may be sent and not yet acknowledged, a power of two
     stage_words : words of 8 bytes that hold segments until they are whole and summed, a power of two
     """
 
@@ -60,6 +62,8 @@ class NicConfig:
     user_contexts: int = 16
     vectors: int = 8
     frame_words: int = 1024
+    send_lines: int = 8
+    send_log: int = 64
     stage_words: int = 512
 
     def __post_init__(self):
@@ -70,7 +74,8 @@ class NicConfig:
         need(self.tlp_bytes in (8, 16), "tlp_bytes", "8 or 16")
         for field, most in (("qps", 1024), ("cqs", 1024), ("regions", 65536), ("pages", 65536), ("rq_prefetch", 16),
                             ("orq", 64), ("ird", 64), ("read_tags", 32), ("user_contexts", 256), ("vectors", 64),
-                            ("frame_words", 8192), ("stage_words", 8192)):
+                            ("frame_words", 8192), ("stage_words", 8192), ("send_lines", 16),
+                            ("send_log", 256)):
             value = getattr(self, field)
             need(_is_power_of_two(value) and 2 <= value <= most, field, f"a power of two in 2..{most}")
         need(self.read_tags >= 8, "read_tags", "at least 8, so that each client of dma finds one")
@@ -114,6 +119,15 @@ class NicConfig:
         return (self.rq_prefetch - 1).bit_length()
 
     @property
+    def send_line_bits(self):
+        return (self.send_lines - 1).bit_length()
+
+    @property
+    def send_group_bits(self):
+        """log2 of the entries of a send queue that one bus read brings."""
+        return (self.read_bytes // 64).bit_length() - 1
+
+    @property
     def bar_bytes(self):
         """Size of BAR0: 64 KiB of card pages, then one doorbell page a user context."""
         need = 0x10000 + 4096 * self.user_contexts
@@ -122,7 +136,7 @@ class NicConfig:
 
 PROFILES = {
     "tiny": NicConfig(name="tiny", tlp_bytes=8, qps=16, cqs=16, regions=64, pages=1024, slots=20, orq=4, ird=4,
-                      guard_ranges=4, user_contexts=4, vectors=4, frame_words=512),
+                      guard_ranges=4, user_contexts=4, vectors=4, frame_words=512, send_lines=4, send_log=16),
     "default": NicConfig(),
     "large": NicConfig(name="large", qps=256, cqs=256, regions=4096, pages=16384, slots=64, user_contexts=64),
 }

@@ -6,7 +6,8 @@ from emplace import abi
 def test_sizes():
     sizes = {"AdminCompletion": 16, "Upload": 64, "Sge": 16, "RecvWqe": 64, "Cqe": 32, "CqeBody": 24, "Event": 64,
              "EventBody": 56, "FrameRxDescriptor": 16, "FrameRxCompletion": 32, "FrameTxDescriptor": 16, "FrameTxHead": 8,
-             "History": 256, "SendWqe": 128, "MSIX_ENTRY": 16}
+             "History": 256, "SendWqe": 64,
+             "SendWqeExtension": 64, "MSIX_ENTRY": 16}
     assert {name: abi.nbytes(getattr(abi, name)) for name in sizes} == sizes
     assert all(abi.nbytes(layout) == abi.COMMAND_BYTES for layout in abi.COMMANDS.values())
     assert set(abi.COMMANDS) == set(abi.Opcode)

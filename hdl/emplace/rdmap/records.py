@@ -6,7 +6,7 @@ from ..control.records import RecordKind, Token
 from ..llp import HEADER_BYTES
 
 __all__ = ["RdmapOpcode", "Died", "ExpectRead", "ExpectResult", "CheckedSegment", "ReadQueueOp", "ReadQueueRequest",
-           "ReadQueueReply", "ScatterOp", "ScatterRequest", "ScatterStep"]
+           "ReadQueueReply", "ScatterOp", "ScatterRequest", "ScatterStep", "GatherJob"]
 
 
 class RdmapOpcode(enum.IntEnum, shape=4):
@@ -118,3 +118,35 @@ class ScatterRequest(data.StructLayout):
 ScatterStep = data.StructLayout({
     "end": 1, "reason": 8, "wqe_index": 16, "octets": 32, "lkey": 32, "address": 64, "length": 16, "final": 1,
 })
+
+
+class GatherJob(data.StructLayout):
+    """Octets of a message that go into one ULPDU.
+
+    Members
+    -------
+    qp : ``unsigned(qp_bits)``, pd : ``unsigned(16)``
+    line : ``unsigned(send_line_bits)``
+        Where the send WQE lies, pinned until the job is done; unless ``remote``.
+    place : ``unsigned(send_group_bits)``
+        Its entry in the line.
+    elements : ``unsigned(3)``
+        SGEs that it has.
+    inline : ``unsigned(1)``
+        The WQE has the data itself.
+    remote : ``unsigned(1)``
+        The source is ``stag`` from ``to`` on, which the peer reads.
+    again : ``unsigned(1)``
+        It was sent before: a refusal is another reason.
+    offset : ``unsigned(32)``
+        First octet of the message (``remote``: counted in ``to`` already).
+    octets : ``unsigned(16)``
+        At least 1. ``inline``: the whole message.
+    stag, to : 32, 64 bits
+    """
+
+    def __init__(self, config):
+        super().__init__({
+            "qp": config.qp_bits, "pd": 16, "line": config.send_line_bits, "place": config.send_group_bits, "elements": 3,
+            "inline": 1, "remote": 1, "again": 1, "offset": 32, "octets": 16, "stag": 32, "to": 64,
+        })
