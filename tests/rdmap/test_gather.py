@@ -15,6 +15,14 @@ TINY = PROFILES["tiny"]
 PAGE = 4096
 
 
+async def until(ctx, wanted, *values):
+    """Wait as `tick().until` does, in a way that may be left unfinished at the end of a test."""
+    while True:
+        _, _, done, *found = await ctx.tick().sample(wanted, *values)
+        if done:
+            return found
+
+
 class Bench:
     """Lines with WQEs, a protection unit that maps pages at random, a bus. ``jobs``: what is asked; see ``add``."""
 
@@ -77,7 +85,7 @@ class Bench:
             self.load(job, elements, inline)
             ctx.set(self.dut.jobs.payload, job)
             ctx.set(self.dut.jobs.valid, 1)
-            await ctx.tick().until(self.dut.jobs.ready)
+            await until(ctx, self.dut.jobs.ready)
             ctx.set(self.dut.jobs.valid, 0)
 
     async def watch(self, ctx):
@@ -96,7 +104,7 @@ class Bench:
         questions = {}
         while True:
             ctx.set(access.ready, 1)
-            p, = await ctx.tick().sample(access.payload).until(access.valid)
+            p, = await until(ctx, access.valid, access.payload)
             ctx.set(access.ready, 0)
             n = int(p.pd) - 100
             job = self.jobs[n][0]
@@ -117,10 +125,11 @@ class Bench:
                                     "last": part == length})
                     offset, length = offset + part, length - part
             for reply in replies:
-                await ctx.tick().repeat(self.rng.randint(0, 6))
+                for _ in range(self.rng.randint(0, 6)):
+                    await ctx.tick()
                 ctx.set(granted.payload, reply)
                 ctx.set(granted.valid, 1)
-                await ctx.tick().until(granted.ready)
+                await until(ctx, granted.ready)
                 ctx.set(granted.valid, 0)
 
     async def requests(self, ctx):
@@ -138,7 +147,8 @@ class Bench:
         while True:
             while n >= len(self.reads):
                 await ctx.tick()
-            await ctx.tick().repeat(self.rng.randint(0, 30) if self.stall else 0)
+            for _ in range(self.rng.randint(0, 30) if self.stall else 0):
+                await ctx.tick()
             address, length, _ = self.reads[n]
             lkey, page = self.memory[address // PAGE]
             data = bytes(self.byte(lkey, page * PAGE + address % PAGE + k) for k in range(length))
@@ -153,7 +163,7 @@ class Bench:
                 ctx.set(o.payload, {"data": int.from_bytes(word.ljust(8, b"\xa5"), "little"), "empty": 8 - len(word) if last else 0,
                                     "last": last, "err": bad and last})
                 ctx.set(o.valid, 1)
-                await ctx.tick().until(o.ready)
+                await until(ctx, o.ready)
                 ctx.set(o.valid, 0)
             n += 1
 
@@ -209,8 +219,6 @@ def test_random(seed, stall):
                 b.add(elements=elements, offset=offset, octets=min(rng.randint(1, 1428), total - offset))
     assert b.run() == b.expected
     assert not b.died
-    assert all(ordered == any(page == self_page for self_page in ()) or ordered in (0, 1) for _, _, ordered in b.reads
-               for page in (0,))
 
 
 def test_the_peers_reads_come_behind_its_writes():
