@@ -141,7 +141,8 @@ class Bench:
                 ctx.set(lines.read_data.valid, show)
                 if show:
                     word, last, bad = sending[0]
-                    ctx.set(lines.read_data.payload, {"data": int.from_bytes(word, "little"), "last": last, "err": last and bad})
+                    ctx.set(lines.read_data.payload, {"data": int.from_bytes(word, "little"), "last": last,
+                                                      "err": last and bad})
             ctx.set(lines.reads.ready, self.rng.random() < 0.7)
             ctx.set(lines.ready.ready, 1)
 

@@ -47,11 +47,11 @@ class Bench:
             self.pages[key], self.memory[page] = page, key
         return self.pages[key] * PAGE + address % PAGE
 
-    def add(self, *, elements=(), offset=0, octets=1, inline=None, refuse=None, claim=None, **more):
+    def add(self, *, elements=(), offset=0, octets=1, inline=None, refuse=None, **more):
         """A job of (address, length, lkey) ``elements``; ``refuse``: protect's answer to its n-th question."""
         n = len(self.jobs)
         job = {"qp": n % TINY.qps, "pd": 100 + n, "line": self.rng.randrange(TINY.send_lines),
-               "place": 2 * self.rng.randrange(1 << TINY.send_group_bits - 1), "elements": len(elements) if claim is None else claim,
+               "place": 2 * self.rng.randrange(1 << TINY.send_group_bits - 1), "elements": len(elements),
                "offset": offset, "octets": octets, **more}
         if inline is not None:
             job |= {"inline": 1, "octets": len(inline)}
@@ -160,8 +160,8 @@ class Bench:
                 while self.rng.random() < self.stall:
                     await ctx.tick()
                 last = k == len(words) - 1
-                ctx.set(o.payload, {"data": int.from_bytes(word.ljust(8, b"\xa5"), "little"), "empty": 8 - len(word) if last else 0,
-                                    "last": last, "err": bad and last})
+                ctx.set(o.payload, {"data": int.from_bytes(word.ljust(8, b"\xa5"), "little"),
+                                    "empty": 8 - len(word) if last else 0, "last": last, "err": bad and last})
                 ctx.set(o.valid, 1)
                 await until(ctx, o.ready)
                 ctx.set(o.valid, 0)

@@ -6,7 +6,8 @@ from ..control.records import RecordKind, Token
 from ..llp import HEADER_BYTES
 
 __all__ = ["RdmapOpcode", "Died", "ExpectRead", "ExpectResult", "CheckedSegment", "ReadQueueOp", "ReadQueueRequest",
-           "ReadQueueReply", "ScatterOp", "ScatterRequest", "ScatterStep", "GatherJob"]
+           "ReadQueueReply", "ScatterOp", "ScatterRequest", "ScatterStep", "GatherJob",
+           "MessageKind", "LogEntry"]
 
 
 class RdmapOpcode(enum.IntEnum, shape=4):
@@ -150,3 +151,31 @@ class GatherJob(data.StructLayout):
             "qp": config.qp_bits, "pd": 16, "line": config.send_line_bits, "place": config.send_group_bits, "elements": 3,
             "inline": 1, "remote": 1, "again": 1, "offset": 32, "octets": 16, "stag": 32, "to": 64,
         })
+
+
+class MessageKind(enum.Enum, shape=3):
+    """What a log entry is about."""
+
+    WRITE = 0
+    SEND = 1
+
+
+class LogEntry(data.StructLayout):
+    """A message that has been sent in part or whole, and is not acknowledged.
+
+    Where it ends, its length and its headers aren't here: the next entry's ``start`` tells, and the WQE, which stays in
+    host memory until the message completes. All FPDUs of a message but the last have the size of the connection's
+    segments, so that any of their boundaries follows from ``start``.
+
+    Members
+    -------
+    start : ``unsigned(32)``
+        Position of its first octet.
+    index : ``unsigned(16)``
+        Of its WQE.
+    kind : ``MessageKind``
+    signaled : ``unsigned(1)``
+    """
+
+    def __init__(self):
+        super().__init__({"start": 32, "index": 16, "kind": MessageKind, "signaled": 1})
