@@ -12,7 +12,6 @@ from emplace.config import PROFILES, NicConfig
 from emplace.queues.doorbells import DoorbellTable
 from emplace.queues.records import LineOutcome, SendOrderOp
 from emplace.queues.send_lines import WqeLines
-from emplace.stream.packet import connect_streams
 
 TINY = PROFILES["tiny"]
 

@@ -158,7 +158,7 @@ class Bench:
 
     async def store(self, ctx):
         dut = self.dut
-        async for _, _, at, unpin, plan in ctx.tick().sample(dut.at, dut.unpin, dut.plans.valid):
+        async for _, _, at, unpin in ctx.tick().sample(dut.at, dut.unpin):
             if unpin.en:
                 self.pins[int(unpin.line)] -= 1
             if hasattr(self, "content"):

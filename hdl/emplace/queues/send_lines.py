@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 
 from ..control.records import InstallCommand, QpIndex
 from ..dma.records import ReadClient, ReadRequest, ReadWord
+from ..stream.flags import FlagSet
 from ..stream.queue import Queue
 from ..stream.scrub import scrub
 from .doorbells import OwnerEntry
-from .flags import FlagSet
 from .records import SEND_WQE_WORDS, LineOutcome, LineWord, SendOrderOp, SendQueueOrder, SendWqeAnswer, SendWqeAsk
 from .ring import RingAddress
 

@@ -12,8 +12,8 @@ from ..abi import Reason, SendFlags, SendOpcode, WcOpcode, WcStatus
 from ..control.records import InstallCommand, QpIndex, Token, TokenOp
 from ..dma.records import PlaceCommand, PlaceKind
 from ..llp import Released, SendAnswer, SendAsk, SendOutcome, UlpduPlan
-from ..queues.flags import FlagSet
 from ..queues.records import LineOutcome, LineWord, SendOrderOp, SendQueueOrder, SendWqeAnswer, SendWqeAsk
+from ..stream.flags import FlagSet
 from ..stream.scrub import scrub
 from .divide import Divider
 from .records import Died, GatherJob, LogEntry, MessageKind, RdmapOpcode
