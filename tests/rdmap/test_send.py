@@ -10,6 +10,7 @@ from emplace import abi
 from emplace.abi import QpFlags, Reason, SendFlags, SendOpcode, WcOpcode, WcStatus
 from emplace.config import PROFILES
 from emplace.control.records import TokenOp
+from emplace.dma.records import PlaceKind
 from emplace.llp import SendOutcome
 from emplace.queues.records import LineOutcome, SendOrderOp
 from emplace.rdmap.send import Messages
@@ -85,6 +86,7 @@ class Bench:
         self.posted = dict.fromkeys(range(TINY.qps), 0)
         self.works = {qp: [] for qp in range(TINY.qps)}
         self.plans, self.jobs, self.cqes, self.died, self.orders, self.retired, self.ready = [], [], [], [], [], [], []
+        self.events = []
         self.pins = [0] * TINY.send_lines
         self.fail = set()
 
@@ -200,6 +202,11 @@ class Bench:
 
         def cqe(p):
             bits = int(p.data)
+            if p.kind == PlaceKind.EVENT:
+                event = {name: bits >> field.offset & (1 << field.width) - 1 for name, field in abi.EventBody}
+                assert event["type"] == abi.EventType.QP_ERROR and event["terminate"] == (abi.TERMINATE[event["reason"]] or 0)
+                self.events.append((event["qpn"] - 0x4200, Reason(event["reason"])))
+                return
             fields = {name: bits >> field.offset & (1 << field.width) - 1 for name, field in abi.CqeBody}
             assert int(p.cq) == fields["qpn"] - 0x4200
             self.cqes.append((fields["qpn"] - 0x4200, fields["wqe_index"], WcOpcode(fields["opcode"]),
@@ -227,6 +234,7 @@ class Bench:
         sim.add_testbench(main)
         sim.run()
         assert self.pins == [0] * TINY.send_lines
+        assert self.events == self.died
 
 
 def some_work(rng):
@@ -440,4 +448,19 @@ def test_kill_flush_remove():
         assert (await b.get(ctx, qp, 100))[0] == SendOutcome.GIVEN
         assert int.from_bytes(b.plans[-1].header[10:14], "big") == 1
         assert b.orders == [(SendOrderOp.INSTALL, qp), (SendOrderOp.REMOVE, qp), (SendOrderOp.INSTALL, qp)]
+    Bench().run(script)
+
+
+def test_others_give_a_stream_up():
+    """Told once, by an event and to control; nothing more is given."""
+    async def script(b, ctx):
+        await b.token(ctx, TokenOp.INSTALL, 4, snd_nxt=0)
+        b.post(4, Work(SendOpcode.SEND, 8))
+        for reason in (Reason.SOURCE_FETCH, Reason.RETRY_LIMIT):
+            ctx.set(b.dut.failed.payload, {"qp": 4, "reason": reason})
+            ctx.set(b.dut.failed.valid, 1)
+            await until(ctx, b.dut.failed.ready)
+            ctx.set(b.dut.failed.valid, 0)
+            assert (await b.get(ctx, 4, 0))[0] == SendOutcome.FAILED
+        assert b.died == [(4, Reason.SOURCE_FETCH)]
     Bench().run(script)

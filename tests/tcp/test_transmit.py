@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from amaranth.sim import Simulator
@@ -81,7 +82,8 @@ class Bench:
     def news(self, qp, *, ack=None, wnd=None, empty=1, tsecr=None):
         conn = self.conns[qp]
         self.to_card.append((self.cycle + self.delay, {
-            "qp": qp, "ack": (BASE + (conn.rcv_nxt if ack is None else ack)) & 0xFFFFFFFF, "wnd": conn.wnd if wnd is None else wnd,
+            "qp": qp, "ack": (BASE + (conn.rcv_nxt if ack is None else ack)) & 0xFFFFFFFF,
+            "wnd": conn.wnd if wnd is None else wnd,
             "empty": empty, "stamped": self.stamps, "tsecr": (self.now + 77 if tsecr is None else tsecr) & 0xFFFFFFFF}))
 
     async def clock(self, ctx):
@@ -296,7 +298,7 @@ def test_timeout_backs_off_and_recovers():
         await b.install(ctx, 1, [SEGMENT, 400])
         await b.finish(ctx, 500_000)
         times = [at // b.tick for at, position, _, _ in b.conns[1].sent if position == SEGMENT]
-        gaps = [y - x for x, y in zip(times, times[1:])]
+        gaps = [y - x for x, y in pairwise(times)]
         assert len(gaps) == 3 and b.counts["timeouts"] == 3
         assert 199 <= gaps[0] <= 202 and 398 <= gaps[1] <= 404 and 797 <= gaps[2] <= 806
     Bench(lose=lambda qp, n, position: position == SEGMENT and next(lost, False), later=0, tick=10).run(script)
@@ -356,7 +358,7 @@ def test_fair():
         order = sorted((at, qp, length) for qp, conn in b.conns.items() for at, _, length, _ in conn.sent)
         for mine in range(6):
             turns = [n for n, (_, qp, _) in enumerate(order) if qp == mine]
-            for x, y in zip(turns, turns[1:]):
+            for x, y in pairwise(turns):
                 between = {}
                 for _, qp, length in order[x + 1:y]:
                     between[qp] = between.get(qp, 0) + length

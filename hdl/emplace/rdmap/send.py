@@ -3,12 +3,12 @@
 Ref: RFC 5040 §5 (operations), RFC 5041 §4 (headers), RFC 5044 §4.5 (FPDU sizes).
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import abi
-from ..abi import Reason, SendFlags, SendOpcode, WcOpcode, WcStatus
+from ..abi import Reason, SendOpcode, WcOpcode, WcStatus
 from ..control.records import InstallCommand, QpIndex, Token, TokenOp
 from ..dma.records import PlaceCommand, PlaceKind
 from ..llp import Released, SendAnswer, SendAsk, SendOutcome, UlpduPlan
@@ -16,19 +16,10 @@ from ..queues.records import LineOutcome, LineWord, SendOrderOp, SendQueueOrder,
 from ..stream.flags import FlagSet
 from ..stream.scrub import scrub
 from .divide import Divider
-from .records import Died, GatherJob, LogEntry, MessageKind, RdmapOpcode
+from .records import Died, GatherJob, LogEntry, MessageKind
+from .work import WorkRequest
 
 __all__ = ["Messages"]
-
-#: Octets of an FPDU besides payload and padding: length, header, CRC.
-_TAGGED, _UNTAGGED = 2 + 14 + 4, 2 + 18 + 4
-_INLINE, _INLINE_EXTENDED = 32, 96
-
-
-def _wire(value):
-    """``value`` as on the wire: most significant octet first."""
-    return Cat(value[n:n + 8] for n in reversed(range(0, len(value), 8)))
-
 
 class Messages(wiring.Component):
     """Answers the LLP's questions for the next ULPDU of a QP, and for any that it has to send again.
@@ -60,9 +51,11 @@ class Messages(wiring.Component):
     wqe, wqe_answer, at, data, unpin, order, retired
         To :class:`~emplace.queues.send_lines.WqeLines`.
     commands : ``Out(stream.Signature(PlaceCommand(config)))``
-        CQEs.
+        CQEs and events.
+    failed : ``In(stream.Signature(Died(config)))``
+        Other units of the sending side give a stream up.
     died : ``Out(stream.Signature(Died(config)))``
-        SQ_FETCH, SQ_WQE, SOURCE_REVOKED.
+        Those, and SQ_FETCH, SQ_WQE, SOURCE_REVOKED: the first of a stream, behind its event.
     token, token_out : ``In``, ``Out(stream.Signature(Token(config)))``
     cmd : ``In(InstallCommand)``
     """
@@ -85,6 +78,7 @@ class Messages(wiring.Component):
             "order":      Out(stream.Signature(SendQueueOrder(config))),
             "retired":    Out(data.StructLayout({"en": 1, "index": config.qp_bits, "value": 16})),
             "commands":   Out(stream.Signature(PlaceCommand(config))),
+            "failed":     In(stream.Signature(Died(config))),
             "died":       Out(stream.Signature(Died(config))),
             "token":      In(stream.Signature(Token(config))),
             "token_out":  Out(stream.Signature(Token(config))),
@@ -122,14 +116,9 @@ class Messages(wiring.Component):
         closed = Signal(config.qps)      # responders that wait for the peer's first FPDU
 
         # The work request at hand
+        m.submodules.work = work = WorkRequest(config)
         index, line, pair = Signal(16), Signal(config.send_line_bits), Signal()
-        opcode, flags, elements, length = Signal(8), Signal(8), Signal(8), Signal(32)
-        rkey, to = Signal(32), Signal(64)
-        kind, tagged, known, good = Signal(MessageKind), Signal(), Signal(), Signal()
-        extended, inline = Signal(), Signal()
-        word = Signal(3)
-        offset, left, chunk, octets = Signal(32), Signal(32), Signal(12), Signal(12)
-        last, size = Signal(), Signal(12)
+        word, offset = Signal(2), Signal(32)
         outcome = Signal(SendOutcome)
         pinned = Signal()
         reason = Signal(Reason)
@@ -138,48 +127,30 @@ class Messages(wiring.Component):
             state_read.addr.eq(qp), setup_read.addr.eq(qp), state_write.addr.eq(qp), setup_write.addr.eq(qp),
             state_write.data.eq(state), log_write.addr.eq(Cat((state.head + state.level)[:log_bits], qp)),
             log_read.addr.eq(Cat((state.head + step)[:log_bits], qp)),
-            log_write.data.start.eq(position), log_write.data.index.eq(index), log_write.data.kind.eq(kind),
-            log_write.data.signaled.eq(flags[1]),
+            log_write.data.start.eq(position), log_write.data.index.eq(index), log_write.data.kind.eq(work.kind),
+            log_write.data.signaled.eq(work.signaled),
             has_following.eq(step + 1 < state.level),
             self.wqe.p.qp.eq(qp), self.wqe.p.index.eq(index),
-            self.at.line.eq(line), self.at.word.eq(Cat(word, index[:config.send_group_bits])),
+            self.at.line.eq(line), self.at.word.eq(Cat(word, 0, index[:config.send_group_bits])),
             self.unpin.line.eq(line),
-            extended.eq(flags[7]), inline.eq(flags[3]),
-            tagged.eq(kind == MessageKind.WRITE),
+            work.data.eq(self.data), work.pair.eq(pair), work.odd.eq(index[0]), work.offset.eq(offset),
+            work.segment.eq(setup.segment), work.msn.eq(msn),
+            self.plans.p.eq(work.plan), self.plans.p.qp.eq(qp),
+            self.jobs.p.qp.eq(qp), self.jobs.p.pd.eq(setup.pd), self.jobs.p.line.eq(line), self.jobs.p.place.eq(index),
+            self.jobs.p.elements.eq(work.elements), self.jobs.p.inline.eq(work.inline), self.jobs.p.again.eq(again),
+            self.jobs.p.offset.eq(offset), self.jobs.p.octets.eq(work.octets),
             self.order.p.qp.eq(qp), self.died.p.qp.eq(qp), self.died.p.reason.eq(reason),
             self.ready.p.qp.eq(openings.o.payload),
             self.token_out.p.eq(self.token.p),
         ]
-        with m.Switch(opcode):
-            with m.Case(SendOpcode.RDMA_WRITE):
-                m.d.comb += [known.eq(1), kind.eq(MessageKind.WRITE)]
-            with m.Case(SendOpcode.SEND, SendOpcode.SEND_WITH_INV):
-                m.d.comb += [known.eq(1), kind.eq(MessageKind.SEND)]
-        m.d.comb += good.eq(
-            known & (elements <= Mux(extended, 4, 2)) & ((flags & ~sum(SendFlags)) == 0)
-            & (~extended | (pair & ~index[0]))
-            & (~inline | (length <= Mux(extended, _INLINE_EXTENDED, _INLINE))))
 
-        # The ULPDU
-        control, rdmap_opcode = Signal(8), Signal(RdmapOpcode)
-        invalidates = Signal()
-        m.d.comb += [
-            invalidates.eq(opcode == SendOpcode.SEND_WITH_INV),
-            control.eq(Cat(Const(1, 6), last, tagged)),
-            rdmap_opcode.eq(Mux(tagged, RdmapOpcode.WRITE.value, RdmapOpcode.SEND.value + invalidates + Cat(0, flags[2]))),
-            self.plans.p.qp.eq(qp), self.plans.p.tagged.eq(tagged), self.plans.p.payload.eq(octets),
-            self.jobs.p.qp.eq(qp), self.jobs.p.pd.eq(setup.pd), self.jobs.p.line.eq(line), self.jobs.p.place.eq(index),
-            self.jobs.p.elements.eq(elements), self.jobs.p.inline.eq(inline), self.jobs.p.again.eq(again),
-            self.jobs.p.offset.eq(offset), self.jobs.p.octets.eq(octets),
-        ]
-        head = Cat(control, rdmap_opcode, Const(0b0100, 4))
-        with m.If(tagged):
-            m.d.comb += self.plans.p.header.eq(Cat(head, _wire(rkey), _wire(to)))
-        with m.Else():
-            stag = Signal(32)
-            m.d.comb += [stag.eq(Mux(invalidates, rkey, 0)),
-                         self.plans.p.header.eq(Cat(head, _wire(stag), Const(0, 32), _wire(msn), _wire(offset)))]
-
+        event = Signal(abi.EventBody)
+        m.d.comb += [event.type.eq(abi.EventType.QP_ERROR), event.reason.eq(reason), event.qpn.eq(setup.qpn)]
+        with m.Switch(reason):
+            for why in abi.TERMINATE:
+                if why >= Reason.SQ_FETCH and abi.TERMINATE[why] is not None:
+                    with m.Case(why):
+                        m.d.comb += event.terminate.eq(abi.TERMINATE[why])
         cqe = Signal(abi.CqeBody)
         m.d.comb += [
             cqe.qpn.eq(setup.qpn), cqe.wqe_index.eq(entry.index), cqe.status.eq(WcStatus.SUCCESS),
@@ -192,10 +163,10 @@ class Messages(wiring.Component):
         done = Signal(16)
         m.d.comb += [end.eq(Mux(has_following, following.start, state.end)), whole.eq(has_following | ~state.active)]
 
-        releasing, flushing, token = Signal(), Signal(), Signal()
+        releasing, flushing, token, failing = Signal(), Signal(), Signal(), Signal()
         posted = Signal(16)
         behind_index = Signal(16)        # the entry of the send queue behind the work request at hand
-        m.d.comb += behind_index.eq(index + 1 + extended)
+        m.d.comb += behind_index.eq(index + 1 + work.extended)
 
         def give(what):
             m.d.sync += outcome.eq(what)
@@ -207,9 +178,14 @@ class Messages(wiring.Component):
 
         with m.FSM(name="messages"):
             with m.State("IDLE"):        # for a token, an acknowledgement, or a question
-                m.d.sync += [step.eq(0), releasing.eq(0), flushing.eq(0), token.eq(0), pinned.eq(0), again.eq(0)]
+                m.d.sync += [step.eq(0), releasing.eq(0), flushing.eq(0), token.eq(0), pinned.eq(0), again.eq(0),
+                             failing.eq(0)]
                 with m.If(self.token.valid):
                     m.d.sync += [qp.eq(self.token.p.qp), token.eq(1)]
+                    m.next = "LOAD"
+                with m.Elif(self.failed.valid):
+                    m.d.comb += self.failed.ready.eq(1)
+                    m.d.sync += [qp.eq(self.failed.p.qp), reason.eq(self.failed.p.reason), failing.eq(1)]
                     m.next = "LOAD"
                 with m.Elif(self.released.valid):
                     m.d.comb += self.released.ready.eq(1)
@@ -230,6 +206,10 @@ class Messages(wiring.Component):
                 m.d.sync += [index.eq(state.next), offset.eq(state.sent), msn.eq(Mux(again, state.head_msn, state.msn))]
                 with m.If(token):
                     m.next = "TOKEN"
+                with m.Elif(failing):
+                    m.next = "IDLE"
+                    with m.If(state.alive):
+                        m.next = "DIE"
                 with m.Elif(releasing):
                     m.next = "ENTRY"
                 with m.Elif(~state.alive):
@@ -349,36 +329,32 @@ class Messages(wiring.Component):
                 m.d.sync += word.eq(word + 1)
                 m.next = "WORD_0"
             with m.State("WORD_0"):
-                m.d.sync += [
-                    opcode.eq(self.data[:8]), flags.eq(self.data[8:16]), elements.eq(self.data[16:24]),
-                    length.eq(self.data[32:]), word.eq(word + 1),
-                ]
+                m.d.comb += work.load[0].eq(1)
+                m.d.sync += word.eq(word + 1)
                 m.next = "WORD_1"
             with m.State("WORD_1"):
-                m.d.sync += rkey.eq(self.data[:32])
+                m.d.comb += work.load[1].eq(1)
                 m.next = "WORD_2"
             with m.State("WORD_2"):
-                m.d.sync += [to.eq(self.data + offset), left.eq(length - offset), chunk.eq(setup.segment - Mux(
-                    tagged, _TAGGED, _UNTAGGED))]
+                m.d.comb += work.load[2].eq(1)
                 m.next = "CHECK"
             with m.State("CHECK"):
-                m.d.sync += [octets.eq(Mux(left > chunk, chunk, left)), last.eq(left <= chunk)]
                 m.next = "SIZE"
-                with m.If((opcode == SendOpcode.NOP) & ~again):
+                with m.If((work.opcode == SendOpcode.NOP) & ~again):
                     m.d.comb += self.unpin.en.eq(1)
                     m.d.sync += [pinned.eq(0), index.eq(index + 1), state.next.eq(index + 1)]
                     m.next = "WQE"
-                with m.Elif(again & (~known | (kind != entry.kind) | (offset > length) | ((offset == length) & (offset != 0)))):
+                with m.Elif(again & (~work.known | (work.kind != entry.kind) | (offset > work.length)
+                                     | ((offset == work.length) & (offset != 0)))):
                     die(Reason.SOURCE_REVOKED)
-                with m.Elif(~good):
+                with m.Elif(~work.good):
                     die(Reason.SQ_WQE)
-            with m.State("SIZE"):
-                m.d.sync += size.eq(((octets + 3) & ~3) + Mux(tagged, _TAGGED, _UNTAGGED))
+            with m.State("SIZE"):        # for its size
                 m.next = "ROOM"
             with m.State("ROOM"):
-                m.d.sync += more.eq(~last | (behind_index != posted))
+                m.d.sync += more.eq(~work.last | (behind_index != posted))
                 m.next = "PLAN"
-                with m.If(size > room):
+                with m.If(work.size > room):
                     give(SendOutcome.NO_ROOM)
                 with m.Elif(~again & ~state.active & state.level[-1]):
                     give(SendOutcome.LATER)
@@ -386,7 +362,7 @@ class Messages(wiring.Component):
                 m.d.comb += self.plans.valid.eq(1)
                 with m.If(self.plans.ready):
                     m.next = "COMMIT"
-                    with m.If(octets != 0):
+                    with m.If(work.octets != 0):
                         m.next = "JOB"
             with m.State("JOB"):         # for the gatherer
                 m.d.comb += self.jobs.valid.eq(1)
@@ -395,33 +371,41 @@ class Messages(wiring.Component):
                     m.next = "COMMIT"
             with m.State("COMMIT"):
                 with m.If(~again):
-                    m.d.sync += [state.end.eq(position + size), state.active.eq(~last), state.sent.eq(offset + octets)]
+                    m.d.sync += [state.end.eq(position + work.size), state.active.eq(~work.last),
+                                 state.sent.eq(offset + work.octets)]
                     with m.If(~state.active):
                         m.d.comb += log_write.en.eq(1)
                         m.d.sync += state.level.eq(state.level + 1)
-                    with m.If(last):
+                    with m.If(work.last):
                         m.d.sync += [
                             state.next.eq(behind_index), state.sent.eq(0),
-                            state.msn.eq(state.msn + (kind == MessageKind.SEND)),
+                            state.msn.eq(state.msn + (work.kind == MessageKind.SEND)),
                         ]
                 give(SendOutcome.GIVEN)
             with m.State("ANSWER"):      # for its taker
                 m.d.comb += [
-                    self.answer.valid.eq(1), self.answer.p.outcome.eq(outcome), self.answer.p.size.eq(size),
+                    self.answer.valid.eq(1), self.answer.p.outcome.eq(outcome), self.answer.p.size.eq(work.size),
                     self.answer.p.start.eq(position), self.answer.p.more.eq(more),
                     state_write.en.eq(~again & self.answer.ready),
                     self.unpin.en.eq(pinned & self.answer.ready),
                 ]
                 with m.If(self.answer.ready):
                     m.next = "IDLE"
-            with m.State("DIE"):         # for control to know
-                m.d.comb += self.died.valid.eq(1)
+            with m.State("DIE"):         # for the event ring
+                m.d.comb += [self.commands.valid.eq(1), self.commands.p.kind.eq(PlaceKind.EVENT),
+                             self.commands.p.data.eq(event)]
                 m.d.sync += state.alive.eq(0)
+                with m.If(self.commands.ready):
+                    m.next = "DIED"
+            with m.State("DIED"):        # for control to know
+                m.d.comb += self.died.valid.eq(1)
                 with m.If(self.died.ready):
                     m.next = "DEAD"
             with m.State("DEAD"):
                 m.d.comb += state_write.en.eq(1)
                 give(SendOutcome.FAILED)
+                with m.If(failing):
+                    m.next = "IDLE"
 
             with m.State("TOKEN"):
                 m.next = "PASS"

@@ -15,8 +15,8 @@ class NewReno(wiring.Component):
     """Says what an event makes of cwnd and ssthresh. Another algorithm has the same ports (and may have state of its own).
 
     In slow start cwnd grows by what was acknowledged: several ACKs may have come since the last event, so that RFC 5681's
-    "a segment an ACK" can't be counted here. In congestion avoidance it grows by ``segment * octets / cwnd``, as far as a shift tells it (the next lower power of
-    two of the quotient's inverse): never faster than RFC 5681 allows.
+    "a segment an ACK" can't be counted here. In congestion avoidance it grows by ``segment * octets / cwnd``, as far as a
+    shift tells it (the next lower power of two of the quotient's inverse): never faster than RFC 5681 allows.
 
     Throughput: an event every 3 cycles. Latency: 3 cycles from ``event`` to the results.
 

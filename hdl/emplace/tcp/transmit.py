@@ -247,7 +247,9 @@ class Transmit(wiring.Component):
             with m.State("REARM"):       # for the timeout's second stage
                 m.next = "REARMED"
             with m.State("REARMED"):
-                m.d.sync += [state.armed.eq((state.una != state.max) | state.persist), state.deadline.eq(self.now + estimator.rto)]
+                m.d.sync += [
+                    state.armed.eq((state.una != state.max) | state.persist), state.deadline.eq(self.now + estimator.rto),
+                ]
                 m.next = "SETTLE"
             with m.State("SETTLE"):      # for the differences
                 m.next = "DUPS"
