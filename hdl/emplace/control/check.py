@@ -71,6 +71,7 @@ class CommandCheck(wiring.Component):
                 refuse(
                     BAD_CONTEXT=cmd.context >= config.user_contexts,
                     BAD_SIZE=((cmd.rq_log2 > 15) | (cmd.sq_log2 > 15)
+                              | ((cmd.sq_log2 != 0) & (cmd.sq_log2 < config.send_group_bits))
                               | (cmd.snd_wscale > 14) | (cmd.rcv_wscale > 14)),        # RFC 7323 2.3
                     BAD_ADDRESS=(((cmd.rq_log2 != 0) & misaligned(cmd.rq_base))
                                  | ((cmd.sq_log2 != 0) & misaligned(cmd.sq_base))),

@@ -1,16 +1,17 @@
 """MPA's receive part: TCP octets to ULPDUs."""
 
 from amaranth.hdl import Module
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..abi import counter_layout
-from ..control.records import InstallCommand, UploadPart
+from ..abi import QpFlags, counter_layout
+from ..control.records import InstallCommand, Token, TokenOp, UploadPart
 from ..ip.records import SlotWrite
-from ..llp import UlpduRecord
-from ..stream.packet import PacketSignature
+from ..llp import UlpduPlan, UlpduRecord
+from ..stream.packet import PacketSignature, connect_streams
 from ..tcp.records import SlotIndex, SlotRead, WalkRequest, WalkResult
 from .cutter import FpduCutter
+from .framer import Framer
 from .hold import HoldQueue
 from .lease import LeaseWatch
 from .reader import SlotReader
@@ -48,6 +49,11 @@ class Mpa(wiring.Component):
         Asked for each Send's first FPDU, once it is whole.
     ulpdus : ``Out(stream.Signature(UlpduRecord(config)))``, packets : ``Out(PacketSignature(8))``
         See :mod:`emplace.llp`.
+    opened : ``Out({en, qp})``
+        Strobe: a good FPDU of this stream has come.
+    plans, payload, fpdus
+        What is sent: see :class:`~.framer.Framer`.
+    send_token, send_token_out : ``In``, ``Out(stream.Signature(Token(config)))``
     now, lease : ``In(32)``
         Ticks. While no more than ``slot_reserve`` slots are free, an unfinished FPDU older than ``lease`` ends its
         stream.
@@ -70,6 +76,12 @@ class Mpa(wiring.Component):
             "gate_reply":   In(stream.Signature(GateReply())),
             "ulpdus":       Out(stream.Signature(UlpduRecord(config))),
             "packets":      Out(PacketSignature(8)),
+            "opened":       Out(data.StructLayout({"en": 1, "qp": config.qp_bits})),
+            "plans":        In(stream.Signature(UlpduPlan(config))),
+            "payload":      In(PacketSignature(8)),
+            "fpdus":        Out(PacketSignature(8)),
+            "send_token":     In(stream.Signature(Token(config))),
+            "send_token_out": Out(stream.Signature(Token(config))),
             "now":          In(32),
             "lease":        In(32),
             "cmd":          In(InstallCommand),
@@ -125,6 +137,17 @@ class Mpa(wiring.Component):
             lease.change.eq(walk.change), lease.qp.eq(walk.qp), lease.begin.eq(walk.begin),
         ]
         connect(m, lease.expired, walk.expired)
+
+        # What is sent
+        m.submodules.framer = framer = Framer(config)
+        connect(m, flipped(self.plans), framer.plans)
+        connect(m, flipped(self.payload), framer.payload)
+        connect(m, framer.o, flipped(self.fpdus))
+        connect_streams(m, self.send_token, self.send_token_out)
+        token = self.send_token.p
+        with m.If(self.send_token.valid & (token.op == TokenOp.INSTALL)):
+            m.d.sync += framer.crc.bit_select(token.qp, 1).eq((self.cmd.flags & QpFlags.CRC).any())
+        m.d.comb += [self.opened.en.eq(cutter.commit), self.opened.qp.eq(walk.qp)]
 
         m.d.comb += [
             self.count.rx_fpdus.eq(cutter.fpdus), self.count.rx_fpdus_split.eq(cutter.fpdus_split),

@@ -1,18 +1,31 @@
 """Queues in host memory: receive queues, completion queues, the event ring."""
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import abi
 from ..control.records import InstallCommand, QpIndex, UploadPart
 from ..dma.records import PlaceCommand, ReadRequest, ReadWord, WriteCommand
+from ..stream.arbiter import StreamArbiter
 from ..stream.packet import connect_streams
 from .completions import Completions
 from .doorbells import DoorbellTable
 from .ports import CqResult, CqUpdate, Died, DoorbellKind, EventRing, Ring
 from .receive import ReceiveQueues
-from .records import GateReply, GateRequest, Sge, SgeRequest, TakeReply, TakeRequest
+from .records import (
+    GateReply,
+    GateRequest,
+    LineWord,
+    SendQueueOrder,
+    SendWqeAnswer,
+    SendWqeAsk,
+    Sge,
+    SgeRequest,
+    TakeReply,
+    TakeRequest,
+)
+from .send_lines import WqeLines
 from .store import WqeStore
 
 __all__ = ["Queues"]
@@ -33,8 +46,12 @@ class Queues(wiring.Component):
         rdmap uses receive WQEs.
     reads, read_data
         Receive WQEs from the bus.
-    commands, writes
-        The way of every write; ``inline`` merges control's.
+    send_wqe, send_wqe_answer, send_at, send_data, send_unpin, send_order, send_retired, send_ready
+        rdmap's sending side uses send WQEs: see :class:`~.send_lines.WqeLines`.
+    send_reads, send_read_data
+        Send WQEs from the bus.
+    commands, send_commands, writes
+        The way of every write; ``inline`` merges control's. What is sent has its completions in ``send_commands``.
     cq_update, cq_result
         Control makes and unmakes CQs.
     doorbell : ``In(stream.Signature(Ring, always_ready=True))``
@@ -57,7 +74,18 @@ class Queues(wiring.Component):
             "sge_data":     Out(stream.Signature(Sge)),
             "reads":        Out(stream.Signature(ReadRequest(config))),
             "read_data":    In(stream.Signature(ReadWord())),
+            "send_wqe":     In(stream.Signature(SendWqeAsk(config))),
+            "send_wqe_answer": Out(stream.Signature(SendWqeAnswer(config))),
+            "send_at":      In(LineWord(config)).array(2),
+            "send_data":    Out(64).array(2),
+            "send_unpin":   In(data.StructLayout({"en": 1, "line": config.send_line_bits})).array(2),
+            "send_order":   In(stream.Signature(SendQueueOrder(config))),
+            "send_retired": In(data.StructLayout({"en": 1, "index": config.qp_bits, "value": 16})),
+            "send_ready":   Out(stream.Signature(QpIndex(config))),
+            "send_reads":   Out(stream.Signature(ReadRequest(config))),
+            "send_read_data": In(stream.Signature(ReadWord())),
             "commands":     In(stream.Signature(PlaceCommand(config))),
+            "send_commands": In(stream.Signature(PlaceCommand(config))),
             "writes":       Out(stream.Signature(WriteCommand(config))),
             "inline":       In(stream.Signature(WriteCommand(config))),
             "cq_update":    In(stream.Signature(CqUpdate(config))),
@@ -76,12 +104,19 @@ class Queues(wiring.Component):
         m.submodules.receive = receive = ReceiveQueues(config)
         m.submodules.store = store = WqeStore(config)
         m.submodules.completions = completions = Completions(config)
+        m.submodules.send_lines = lines = WqeLines(config)
+        m.submodules.merge = merge = StreamArbiter(PlaceCommand(config), 2)
+        m.submodules.sq_doorbells = sq = DoorbellTable(config.qps)
         m.submodules.rq_doorbells = rq = DoorbellTable(config.qps)
         m.submodules.cq_doorbells = cq = DoorbellTable(config.cqs)
 
         for mine, theirs in ((receive.gate_request, self.gate_request), (receive.take, self.take),
                              (store.sge, self.sge), (store.read_data, self.read_data),
-                             (completions.commands, self.commands), (completions.inline, self.inline),
+                             (merge.i[0], self.commands), (merge.i[1], self.send_commands),
+                             (completions.commands, merge.o), (lines.ask, self.send_wqe),
+                             (self.send_wqe_answer, lines.answer), (lines.order, self.send_order),
+                             (self.send_ready, lines.ready), (self.send_reads, lines.reads),
+                             (lines.read_data, self.send_read_data), (completions.inline, self.inline),
                              (completions.cq_update, self.cq_update), (receive.arrived, store.arrived),
                              (receive.token, completions.token), (completions.answer, receive.answer),
                              (self.gate_reply, receive.gate_reply), (self.resume, receive.resume),
@@ -97,13 +132,21 @@ class Queues(wiring.Component):
             completions.event_ring.eq(self.event_ring),
         ]
 
-        # Doorbells: kinds SQ and RQ name a QP, CQ and CQ_ARM a CQ. SQ and CQ_ARM are checked, and move nothing yet.
+        for n in range(2):
+            m.d.comb += [lines.at[n].eq(self.send_at[n]), self.send_data[n].eq(lines.data[n]),
+                         lines.unpin[n].eq(self.send_unpin[n])]
+        m.d.comb += [lines.retired.eq(self.send_retired), lines.cmd.eq(self.cmd)]
+
+        # Doorbells. CQ_ARM is checked, and moves nothing yet.
         kind = Signal(DoorbellKind)
         m.d.comb += kind.eq(self.doorbell.p.kind)
-        for table, owner, (still, moving) in ((rq, receive, (DoorbellKind.SQ, DoorbellKind.RQ)),
-                                              (cq, completions, (DoorbellKind.CQ_ARM, DoorbellKind.CQ))):
+        for table, owner, kinds, moving in ((sq, lines, (DoorbellKind.SQ,), DoorbellKind.SQ),
+                                            (rq, receive, (DoorbellKind.RQ,), DoorbellKind.RQ),
+                                            (cq, completions, (DoorbellKind.CQ_ARM, DoorbellKind.CQ), DoorbellKind.CQ)):
+            mine = Signal(name=f"rings_{moving.name.lower()}")
             m.d.comb += [
-                table.ring.valid.eq(self.doorbell.valid & ((kind == still) | (kind == moving))),
+                mine.eq(kind == kinds[0] if len(kinds) == 1 else (kind == kinds[0]) | (kind == kinds[1])),
+                table.ring.valid.eq(self.doorbell.valid & mine),
                 table.ring.p.number.eq(self.doorbell.p.number),
                 table.ring.p.context.eq(self.doorbell.p.context),
                 table.ring.p.value.eq(self.doorbell.p.value[:16]),
@@ -113,7 +156,8 @@ class Queues(wiring.Component):
             ]
         m.d.comb += [
             receive.rung.en.eq(rq.accepted), receive.rung.index.eq(rq.index),
-            self.count.doorbell_refused.eq(rq.refused | cq.refused),
+            lines.rung.en.eq(sq.accepted), lines.rung.index.eq(sq.index),
+            self.count.doorbell_refused.eq(sq.refused | rq.refused | cq.refused),
             self.count.cq_overflow.eq(completions.cq_overflow),
             self.count.event_overflow.eq(completions.event_overflow),
         ]

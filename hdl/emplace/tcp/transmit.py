@@ -154,7 +154,7 @@ class Transmit(wiring.Component):
         ]
         event, octets, pause = Signal(CongestionEvent), Signal(30), Signal(2)
         outstanding = Signal(30)         # in flight when the event happened
-        taken, sampled = Signal(), Signal()        # an ACK is being taken in; with a sample
+        taken, sampled, expiring = Signal(), Signal(), Signal()    # an ACK is being taken in; with a sample; a timeout is
         m.d.comb += [
             congestion.event.eq(event), congestion.octets.eq(octets), congestion.flight.eq(outstanding),
             congestion.segment.eq(setup.segment), congestion.cwnd.eq(state.cwnd), congestion.ssthresh.eq(state.ssthresh),
@@ -190,7 +190,7 @@ class Transmit(wiring.Component):
 
         with m.FSM(name="transmit"):
             with m.State("IDLE"):        # for a token, or a connection with something to do
-                m.d.sync += [budget.eq(QUANTUM), taken.eq(0), sampled.eq(0)]
+                m.d.sync += [budget.eq(QUANTUM), taken.eq(0), sampled.eq(0), expiring.eq(0)]
                 with m.If(self.token.valid):
                     m.d.sync += qp.eq(self.token.p.qp)
                     m.next = "TOKEN_LOAD"
@@ -239,6 +239,8 @@ class Transmit(wiring.Component):
                     m.next = "DUPS"
                     with m.If(taken):
                         m.next = "RELEASE"
+                    with m.Elif(expiring):
+                        m.next = "REARM"
             with m.State("RELEASE"):     # for the ULP to know
                 m.d.comb += self.released.valid.eq(1)
                 m.d.sync += taken.eq(0)
@@ -250,6 +252,7 @@ class Transmit(wiring.Component):
                 m.d.sync += [
                     state.armed.eq((state.una != state.max) | state.persist), state.deadline.eq(self.now + estimator.rto),
                 ]
+                m.d.sync += expiring.eq(0)
                 m.next = "SETTLE"
             with m.State("SETTLE"):      # for the differences
                 m.next = "DUPS"
@@ -287,6 +290,7 @@ class Transmit(wiring.Component):
                     with m.Else():
                         m.d.comb += self.timeouts.eq(1)
                         m.d.sync += [
+                            expiring.eq(1),
                             state.nxt.eq(state.una), state.recovering.eq(0), state.guarded.eq(1),
                             state.recover.eq(state.max), state.repeat.eq(0), state.dups.eq(0), state.timing.eq(0),
                             state.cwnd.eq(setup.segment),
