@@ -12,6 +12,7 @@ from emplace import abi
 from emplace.abi import Access, Opcode, Status
 
 from .driver_records import pack, unpack
+from .driver_send import SendQueue
 from .host import PAGE, Buffer
 
 __all__ = ["AdminError", "CardError", "Device", "ProtectionDomain", "MemoryRegion", "CompletionQueue", "QueuePair", "Sge"]
@@ -86,7 +87,7 @@ class CompletionQueue:
 
 @dataclass(eq=False)
 class QueuePair:
-    """A receive queue and what is installed of the connection."""
+    """Its queues, and what is installed of the connection."""
 
     number: int
     pd: ProtectionDomain
@@ -97,7 +98,8 @@ class QueuePair:
     rq_log2: int
     produced: int = 0
     installed: bool = False
-    wr_ids: dict = field(default_factory=dict)     # WQE index -> wr_id
+    wr_ids: dict = field(default_factory=dict)     # receive WQE index -> wr_id
+    sq: SendQueue | None = None
 
 
 def _log2(entries, what, least, most):
@@ -304,13 +306,21 @@ class Device:
     async def poll_cq(self, cq, most=16):
         """Up to ``most`` completions, each a dict of abi.Cqe's fields with ``wr_id``; the card learns that
         their slots are free."""
-        found = []
+        found, read = [], False
         while len(found) < most and (entry := cq.ring.next()) is not None:
             qp = self._qps.get(entry["qpn"])
-            entry["wr_id"] = qp.wr_ids.pop(entry["wqe_index"], None) if qp and entry["opcode"] == abi.WcOpcode.RECV \
-                else entry["wqe_index"]
+            read = True
+            if qp and entry["opcode"] == abi.WcOpcode.RECV:
+                entry["wr_id"] = qp.wr_ids.pop(entry["wqe_index"], None)
+            elif qp and qp.sq:
+                request = qp.sq.complete(entry["wqe_index"], entry["status"])
+                if request is None:
+                    continue
+                entry["wr_id"] = request.wr_id
+            else:
+                entry["wr_id"] = entry["wqe_index"]
             found.append(entry)
-        if found:
+        if read:
             await self._ring(cq.context, abi.Doorbell.CQ, cq.number, cq.ring.consumed)
         return found
 
@@ -331,8 +341,12 @@ class Device:
         if not 0 <= context < self.contexts:
             raise ValueError(f"user context {context}: the card has {self.contexts} (NicConfig.user_contexts)")
 
-    def create_qp(self, pd, send_cq, recv_cq, *, max_recv_wr=16, context=0, label="recv_wqe"):
-        """A QP that no connection is installed in yet. The card learns of it by :meth:`install`."""
+    def create_qp(self, pd, send_cq, recv_cq, *, max_recv_wr=16, max_send_wr=0, context=0, label="recv_wqe"):
+        """A QP that no connection is installed in yet. The card learns of it by :meth:`install`.
+
+        ``max_send_wr`` counts entries of 64 bytes: a request with more than two SGEs, or more than 32 octets of inline data,
+        takes two.
+        """
         self._check_context(context)
         log2 = _log2(max_recv_wr, "max_recv_wr", 1, 15) if max_recv_wr else 0
         taken = {number & self.qps - 1 for number in self._qps}
@@ -343,6 +357,9 @@ class Device:
         number = self.random.getrandbits(24 - bits) << bits | slot
         rq = self._ring_memory(abi.nbytes(abi.RecvWqe) << log2, label) if log2 else None
         qp = self._qps[number] = QueuePair(number, pd, recv_cq, send_cq, context, rq, log2)
+        if max_send_wr:
+            sq_log2 = _log2(max_send_wr, "max_send_wr", 3, 15)
+            qp.sq = SendQueue(self._ring_memory(SendQueue.ENTRY << sq_log2, "send_wqe"), sq_log2)
         return qp
 
     async def install(self, qp, **connection):
@@ -353,8 +370,18 @@ class Device:
             raise ValueError(f"INSTALL_QP has no field {', '.join(sorted(unknown))}")
         await self.command(Opcode.INSTALL_QP, **{
             "qpn": qp.number, "context": qp.context, "pd": qp.pd.number, "recv_cq": qp.recv_cq.number,
-            "send_cq": qp.send_cq.number, "rq_log2": qp.rq_log2, "rq_base": qp.rq.address if qp.rq else 0, **connection})
+            "send_cq": qp.send_cq.number, "rq_log2": qp.rq_log2, "rq_base": qp.rq.address if qp.rq else 0,
+            "sq_log2": qp.sq.log2 if qp.sq else 0, "sq_base": qp.sq.buffer.address if qp.sq else 0, **connection})
         qp.installed = True
+
+    async def post_send(self, qp, requests):
+        """Post send requests (:class:`~emplace_sim.driver_send.SendWr`); one doorbell for all."""
+        if qp.sq is None:
+            raise ValueError("this QP has no send queue (max_send_wr)")
+        for request in requests:
+            qp.sq.put(request)
+        if requests:
+            await self._ring(qp.context, abi.Doorbell.SQ, qp.number, qp.sq.produced)
 
     async def post_recv(self, qp, requests):
         """Post receive requests, each a list of up to four Sges, or (list, wr_id); one doorbell for all."""

@@ -137,13 +137,13 @@ class Bench:
             await self.cycles(step)
         return bool(condition())
 
-    async def connect(self, *, crc=True, timestamps=True, cq=None, pd=None, max_recv_wr=16, seq=1000, vlan=None,
+    async def connect(self, *, crc=True, timestamps=True, cq=None, pd=None, max_recv_wr=16, max_send_wr=0, seq=1000, vlan=None,
                       rcv_wnd=1 << 20, flags=QpFlags.REMOTE_WRITE | QpFlags.REMOTE_READ, cq_entries=256, **fields):
         """Install a connection and return its :class:`Link`."""
         device = self.device
         pd = pd or device.alloc_pd()
         cq = cq or await device.create_cq(cq_entries)
-        qp = device.create_qp(pd, cq, cq, max_recv_wr=max_recv_wr)
+        qp = device.create_qp(pd, cq, cq, max_recv_wr=max_recv_wr, max_send_wr=max_send_wr)
         self._ports += 1
         flow = Flow(src_port=self._ports, seq=seq, timestamps=timestamps, vlan=vlan)
         link = Link(self, flow, qp, cq, pd, crc)
@@ -158,7 +158,8 @@ class Bench:
             "flags": flags, "ttl": 64, "local_ip": flow.dst_ip, "remote_ip": flow.src_ip, "local_port": flow.dst_port,
             "remote_port": flow.src_port, "local_mac": flow.dst_mac, "remote_mac": flow.src_mac,
             "vlan_tci": flow.vlan or 0, "mss": flow.mss, "snd_nxt": flow.ack, "rcv_nxt": flow.seq, "snd_wnd": 65535,
-            "rcv_wnd": rcv_wnd, "rcv_wscale": 7, "ts_recent": flow.tsval, "recv_msn": 1, "recv_read_msn": 1, **fields})
+            "rcv_wnd": rcv_wnd, "rcv_wscale": 7, "ts_recent": flow.tsval, "recv_msn": 1, "recv_read_msn": 1,
+            "send_msn": 1, "send_read_msn": 1, **fields})
         link.acked = flow.seq
         self.links[flow.src_ip, flow.src_port, flow.dst_port] = link
 

@@ -34,8 +34,9 @@ def test_share(stall):
         async def take(ctx):
             r = random.Random(10 + n)
             while sum(last for _, last in got[n]) < count:
-                ctx.set(dut.granted[n].ready, r.random() >= stall)
-                _, _, valid, ready, p = await ctx.tick().sample(dut.granted[n].valid, dut.granted[n].ready, dut.granted[n].payload)
+                mine = dut.granted[n]
+                ctx.set(mine.ready, r.random() >= stall)
+                _, _, valid, ready, p = await ctx.tick().sample(mine.valid, mine.ready, mine.payload)
                 if valid and ready:
                     got[n].append((int(p.address), int(p.last)))
         return ask, take
