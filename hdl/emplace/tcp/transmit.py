@@ -38,7 +38,7 @@ class Transmit(wiring.Component):
 
     A visit takes in what the peer has acknowledged, moves congestion window and timers, and then asks the ULP for FPDUs as
     long as both windows have room for them, up to ``QUANTUM`` octets. So a connection with something to send waits for no
-    more than ``QUANTUM`` and a segment of each other one. FPDUs go whole, a segment each. Octets that are sent again
+    more than twice ``QUANTUM`` and a segment of each other one (it may be called one round late). FPDUs go whole, a segment each. Octets that are sent again
     are asked for again: nothing is kept here but numbers (design D2).
 
     Throughput: a segment every 12 cycles and the ULP's answer; a visit takes 8 cycles more, 8 for an ACK.
