@@ -105,6 +105,7 @@ class Receiver:
             self._finish()
             return
 
+        fin_seq = (seq + len(payload)) & _MASK if fin else None
         if ahead < 0 and (payload or fin):
             self.counters["rx_trimmed"] += 1
             self._due, self._dsack = True, (seq, self.rcv_nxt)
@@ -113,18 +114,16 @@ class Receiver:
         if (payload or fin) and start + len(payload) + fin > self.rcv_wnd:
             self.counters["rx_beyond_window"] += 1
             self._due = True
-            payload, fin = payload[:self.rcv_wnd - start], False
+            payload, fin_seq = payload[:self.rcv_wnd - start], None
 
-        # A FIN counts from here on, whatever becomes of the octets beside it
-        fin_new = fin
         before = self.rcv_nxt
         if not payload:
-            self._header(seq, start, payload, ack, window, tsval, now, marked, cwr, fin)
+            self._header(seq, payload, ack, window, tsval, now, marked, cwr, fin_seq)
         elif start == 0 and not self.parked:
             gap = bool(self.held)
             free = self._walk(payload)
             moved = self.rcv_nxt != before
-            self._header(seq, start, payload, ack, window, tsval, now, marked, cwr, fin)
+            self._header(seq, payload, ack, window, tsval, now, marked, cwr, fin_seq)
             if moved and (unacked or psh or gap or remarked or not self.delayed
                           or (self.rcv_nxt - before) & _MASK != len(payload)):
                 self._due = True
@@ -132,8 +131,8 @@ class Receiver:
                 self._drain()
         else:
             self._hold((self.rcv_nxt + start) & _MASK, payload)
-            self._header(seq, start, payload, ack, window, tsval, now, marked, cwr, fin)
-        self._settle(before, fin_new)
+            self._header(seq, payload, ack, window, tsval, now, marked, cwr, fin_seq)
+        self._settle(before, fin_seq is not None)
         self._finish()
 
     def resume(self) -> None:
@@ -222,7 +221,7 @@ class Receiver:
         else:
             self.counters["tx_throttled"] += 1
 
-    def _header(self, seq, start, payload, ack, window, tsval, now, marked, cwr, fin):
+    def _header(self, seq, payload, ack, window, tsval, now, marked, cwr, fin_seq):
         """What an acceptable segment says of the other direction, of time, congestion and the stream's end."""
         if signed(ack - self.snd_una) >= 0:
             self.snd_una = ack
@@ -235,8 +234,8 @@ class Receiver:
             self.counters["rx_ce"] += marked
             self.ece = marked if self.dctcp else marked or (self.ece and not cwr)
             self.ce = marked
-        if fin:
-            self.fin_at = (self.rcv_nxt + start + len(payload)) & _MASK
+        if fin_seq is not None:
+            self.fin_at = fin_seq
 
     def _walk(self, bytes_in: bytes) -> bool:
         """True if what is held may be looked at next."""

@@ -69,7 +69,7 @@ class Twin:
 
     async def check(self, ctx, walks, acks, expected):
         bench, model = self.bench, self.model
-        await bench.settle(ctx)
+        await bench.settle(ctx, 110 if model.sack else 50)
         bench.policy = self.real
         assert [piece for _, piece in bench.walks[walks:]] == expected
         assert bench.taken[self.qp] == model.taken
