@@ -636,6 +636,12 @@ tcp     tx_throttled        of those, the ones that were not sent: 10 in 5 s had
 tcp     tx_delayed          ACKs that the delay ran out for
 tcp     tx_sacks            ACKs with SACK blocks
 tcp     tx_dsacks           of those, the ones whose first block is a duplicate
+tcp     tx_segments         segments with payload sent
+tcp     tx_retransmitted    of those ordered, the ones that go again
+tcp     tx_dropped          segments dropped before they left: their source could not be read, or was refused
+tcp     tx_timeouts         retransmission timeouts
+tcp     tx_fast_retransmits fast retransmits
+tcp     tx_probes           probes of closed windows
 mpa     rx_fpdus            FPDUs whose CRC held (or is off)
 mpa     rx_fpdus_split      of those, the ones that lay in two slots
 mpa     rx_appended         segments appended to an unfinished FPDU

@@ -3,7 +3,7 @@ import random
 import pytest
 from tests.queues.bench import run
 
-from emplace.queues.flags import FlagSet
+from emplace.stream.flags import FlagSet
 
 
 @pytest.mark.parametrize("n", [2, 8, 32])

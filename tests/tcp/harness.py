@@ -231,6 +231,8 @@ class Bench:
     async def token(self, ctx, op, qp=0):
         """Send a token and wait until it has come out."""
         seen = len(self.tokens)
+        ctx.set(self.dut.send_token_out.ready, 1)          # the sending side comes first
+        await self.put(ctx, self.dut.send_token, {"op": op, "qp": qp})
         await self.put(ctx, self.dut.segments, {"kind": RecordKind.TOKEN, "token": {"op": op, "qp": qp}})
         while len(self.tokens) == seen or self.busy:
             await ctx.tick()

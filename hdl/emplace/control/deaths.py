@@ -4,8 +4,8 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..queues.flags import FlagSet
 from ..rdmap.records import Died
+from ..stream.flags import FlagSet
 
 __all__ = ["Deaths"]
 

@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from ..control.records import InstallCommand, QpIndex, Token, TokenOp
 from ..dma.records import ReadClient, ReadRequest
+from ..stream.flags import FlagSet
 from .doorbells import OwnerEntry
-from .flags import FlagSet
 from .records import GateReply, GateRequest, TakeReply, TakeRequest
 from .ring import RingAddress
 from .store import WqeSum

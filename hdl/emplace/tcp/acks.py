@@ -1,7 +1,7 @@
 """Pure ACKs: who is due for one, what it says, and the frames."""
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..control.records import InstallCommand
@@ -9,6 +9,7 @@ from ..stream.packet import PacketSignature, connect_streams
 from .context import AckState, Block, TemplateOrder
 from .due import DueList
 from .gather import AckGather
+from .records import BuiltSegment
 from .template import AckTemplates
 from .words import AckWords
 
@@ -42,6 +43,10 @@ class Acks(wiring.Component):
         Template of ``cmd``; Last.ACK.sent becomes its RCV.NXT.
     block_qp, block_at, block_there, block
         To :class:`~.blocks.SackBlocks`.
+    segments, payload, probe
+        To :class:`~.gather.AckGather` and :class:`~.words.AckWords`.
+    seq_qp, seq
+        To transmit: SND.MAX.
     delay : ``In(11)``
         Of delayed ACKs, in ticks.
     cmd, now : as in :class:`~.layer.Tcp`
@@ -64,6 +69,11 @@ class Acks(wiring.Component):
             "block_at":    Out(2),
             "block_there": In(1),
             "block":       In(Block()),
+            "segments":    In(stream.Signature(BuiltSegment(config))),
+            "payload":     In(PacketSignature(8)),
+            "probe":       In(stream.Signature(data.StructLayout({"qp": config.qp_bits, "seq": 32}))),
+            "seq_qp":      Out(config.qp_bits),
+            "seq":         In(32),
             "delay":       In(11),
             "cmd":         In(InstallCommand),
             "now":         In(32),
@@ -85,8 +95,12 @@ class Acks(wiring.Component):
         last_write, last_read = last.write_port(), last.read_port()
 
         connect_streams(m, due.o, gather.due)
+        connect_streams(m, self.segments, gather.segments)
+        connect_streams(m, self.probe, gather.probe)
+        connect_streams(m, self.payload, words.payload)
         connect_streams(m, gather.o, words.i)
         connect_streams(m, words.frames, self.frames)
+        sent = Signal()
         installing = Signal()            # Last.ACK.sent is being set by an order
         m.d.comb += [
             installing.eq(self.order.valid & self.order.ready),
@@ -95,7 +109,8 @@ class Acks(wiring.Component):
             due.frozen.eq(self.order.valid), due.frozen_qp.eq(self.order.p.qp),
             due.said.eq(last_write.en), due.said_qp.eq(last_write.addr), due.said_nxt.eq(last_write.data),
             gather.update.eq(self.update), gather.state.eq(state), gather.now.eq(self.now),
-            gather.copied.eq(words.copied), gather.option_busy.eq(words.option_busy),
+            gather.copied.eq(words.copied),
+            self.seq_qp.eq(gather.seq_qp), gather.seq.eq(self.seq), gather.option_busy.eq(words.option_busy),
             gather.option_en.eq(words.option_en), gather.option_word.eq(words.option_word),
             words.option.eq(gather.option), words.hold.eq(installing),
             templates.meta_qp.eq(gather.meta_qp), gather.meta.eq(templates.meta),
@@ -103,7 +118,8 @@ class Acks(wiring.Component):
             templates.image_word.eq(words.image_word), words.image.eq(templates.image),
             self.block_qp.eq(gather.look_qp), self.block_at.eq(gather.look_at), gather.looked.eq(self.block_there),
             gather.block.eq(self.block),
-            self.sent.eq(gather.o.valid & gather.o.ready), self.sacks.eq(self.sent & (gather.o.p.number != 0)),
+            sent.eq(gather.o.valid & gather.o.ready), self.sent.eq(sent & ~gather.o.p.data),
+            self.sacks.eq(self.sent & (gather.o.p.number != 0)),
             self.dsacks.eq(self.sent & gather.o.p.state.duplicate), self.overdue.eq(due.overdue),
         ]
 
@@ -111,7 +127,7 @@ class Acks(wiring.Component):
         m.d.comb += [
             templates.cmd.eq(self.cmd), templates.order.payload.eq(self.order.payload),
             templates.order.valid.eq(self.order.valid), self.order.ready.eq(templates.order.ready),
-            last_write.en.eq(installing | self.sent), last_write.addr.eq(gather.qp),
+            last_write.en.eq(installing | sent), last_write.addr.eq(gather.qp),
             last_write.data.eq(gather.o.p.state.rcv_nxt), last_read.addr.eq(self.look),
         ]
         with m.If(installing):

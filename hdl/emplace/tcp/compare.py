@@ -80,8 +80,8 @@ class Compare(wiring.Component):
     load : ``In(1)``
         Strobe: ``segment`` is new. It and ``context`` stand for 3 cycles.
     segment, context : ``In(SegmentRecord(config))``, ``In(Context(config))``
-    last_ack : ``In(32)``
-        Last.ACK.sent, with ``load``.
+    last_ack, snd_max : ``In(32)``
+        Last.ACK.sent and SND.MAX, with ``load``.
     now : ``In(32)``
     o : ``Out(Compared())``
     """
@@ -89,7 +89,7 @@ class Compare(wiring.Component):
     def __init__(self, config):
         super().__init__({
             "load": In(1), "segment": In(SegmentRecord(config)), "context": In(Context(config)), "last_ack": In(32),
-            "now": In(32), "o": Out(Compared()),
+            "snd_max": In(32), "now": In(32), "o": Out(Compared()),
         })
 
     def elaborate(self, platform):
@@ -119,7 +119,7 @@ class Compare(wiring.Component):
             m.d.sync += [
                 o["ahead"].eq(segment.seq - context.rcv_nxt), younger.eq(segment.tsval - context.ts_recent),
                 acked.eq(self.last_ack - segment.seq), newly.eq(segment.ack - context.snd_una),
-                unsent.eq(context.snd_nxt - segment.ack), later.eq(segment.seq - context.snd_wl1),
+                unsent.eq(self.snd_max - segment.ack), later.eq(segment.seq - context.snd_wl1),
                 age.eq(self.now[16:] - context.ts_stamp), o["window"].eq(segment.window << context.snd_wscale),
                 o["empty"].eq(empty), o["right"].eq(segment.seq + data_octets), o["marked"].eq(marked),
                 o["remarked"].eq(context.ecn & is_data & (marked != context.ce)),

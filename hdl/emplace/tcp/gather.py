@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..control.records import QpIndex
 from .context import AckState, Block
+from .records import BuiltSegment
 from .template import AckMeta
 
 __all__ = ["AckFields", "AckGather", "HEAD_LANES"]
@@ -25,17 +26,22 @@ class AckFields(data.StructLayout):
     tsval : ``unsigned(32)``
     number : ``unsigned(3)``
         SACK blocks, the D-SACK counted.
+    seq : ``unsigned(32)``
+    data, push, length : 1, 1, 12 bits
+        It carries payload, of so many octets.
     ip_sum, tcp_sum : ``unsigned(20)``
         One's-complement sums, to be folded once more each.
     """
 
     def __init__(self, config):
         super().__init__({"qp": config.qp_bits, "meta": AckMeta(), "state": AckState(config), "tsval": 32, "number": 3,
+                          "seq": 32, "data": 1, "push": 1, "length": 12,
                           "ip_sum": 20, "tcp_sum": 20})
 
 
 class AckGather(wiring.Component):
-    """Takes a QP that is due and works out its ACK, always from the newest state.
+    """Takes a QP that is due, a segment that is built, or a probe, in turn, and works out its header, always from the newest
+    state of what has been received. Segments carry no blocks.
 
     The SACK option (RFC 2018 3; in front two NOPs, as usual) is laid out 16 bits a cycle into words of the frame,
     with zeros where what comes before it belongs. As many blocks as fit: 3 beside Timestamps, else 4.
@@ -50,6 +56,10 @@ class AckGather(wiring.Component):
     Members
     -------
     due : ``In(stream.Signature(QpIndex(config)))``
+    segments : ``In(stream.Signature(BuiltSegment(config)))``
+    probe : ``In(stream.Signature({qp, seq}))``
+    seq_qp, seq : ``Out(qp_bits)``, ``In(32)``
+        SND.MAX, 2 cycles later: the sequence number of what carries no payload.
     update, state : ``In(1)``, ``In(AckState(config))``
         As in :class:`~.acks.Acks`.
     meta_qp, meta : ``Out(qp_bits)``, ``In(AckMeta())``
@@ -73,6 +83,10 @@ class AckGather(wiring.Component):
         self.config = config
         super().__init__({
             "due":         In(stream.Signature(QpIndex(config))),
+            "segments":    In(stream.Signature(BuiltSegment(config))),
+            "probe":       In(stream.Signature(data.StructLayout({"qp": config.qp_bits, "seq": 32}))),
+            "seq_qp":      Out(config.qp_bits),
+            "seq":         In(32),
             "update":      In(1),
             "state":       In(AckState(config)),
             "meta_qp":     Out(config.qp_bits),
@@ -104,6 +118,7 @@ class AckGather(wiring.Component):
         m.d.comb += [
             latest_write.en.eq(self.update), latest_write.addr.eq(self.state.qp), latest_write.data.eq(self.state),
             latest_read.addr.eq(qp), self.meta_qp.eq(qp), self.qp.eq(qp), self.look_qp.eq(qp),
+            self.seq_qp.eq(qp),
             word_read.addr.eq(self.option_word), word_read.en.eq(self.option_en), self.option.eq(word_read.data),
         ]
 
@@ -111,12 +126,15 @@ class AckGather(wiring.Component):
         found = latest_read.data
         m.d.comb += [most.eq(Mux(self.meta.timestamps, 3, 4)), number.eq(found.blocks + found.duplicate)]
 
-        sum_ack, sum_ts, sum_option = Signal(18), Signal(18), Signal(17)
+        sum_ack, sum_ts, sum_option, sum_seq = Signal(18), Signal(18), Signal(17), Signal(18)
+        payload_sum = Signal(16)
+        given = Signal()                 # the sequence number came with the segment
+        turn = Signal()                  # the last one was built
         extra = Signal(16)               # what blocks and ECE add to the constant part of TCP's sum
         octets = Signal(6)               # of the SACK option
         m.d.comb += [
             octets.eq(Mux(o.number == 0, 0, 4 + (o.number << 3))),
-            extra.eq((Mux(o.number == 0, 0, 2 * o.number + 1) << 12) + (said.ece << 6) + octets),
+            extra.eq((Mux(o.number == 0, 0, 2 * o.number + 1) << 12) + (said.ece << 6) + (o.push << 3) + octets),
         ]
 
         # The option, lane by lane
@@ -137,23 +155,39 @@ class AckGather(wiring.Component):
         with m.FSM(name="gather") as fsm:
             m.d.comb += self.busy.eq(~fsm.ongoing("NEXT"))
             with m.State("NEXT"):        # for a QP that is due
-                m.d.comb += self.due.ready.eq(1)
-                m.d.sync += [qp.eq(self.due.p.qp), sum_option.eq(0), done.eq(0)]
-                with m.If(self.due.valid):
+                m.d.sync += [sum_option.eq(0), done.eq(0), o.data.eq(0), o.push.eq(0), o.length.eq(0), payload_sum.eq(0),
+                             given.eq(0), turn.eq(0)]
+                with m.If(self.probe.valid):
+                    m.d.comb += self.probe.ready.eq(1)
+                    m.d.sync += [qp.eq(self.probe.p.qp), o.seq.eq(self.probe.p.seq), given.eq(1)]
+                    m.next = "FETCH"
+                with m.Elif(self.segments.valid & ~(turn & self.due.valid)):
+                    m.d.comb += self.segments.ready.eq(1)
+                    m.d.sync += [
+                        qp.eq(self.segments.p.qp), o.seq.eq(self.segments.p.seq), o.data.eq(1), given.eq(1), turn.eq(1),
+                        o.push.eq(self.segments.p.push), o.length.eq(self.segments.p.length),
+                        payload_sum.eq(self.segments.p.sum),
+                    ]
+                    m.next = "FETCH"
+                with m.Elif(self.due.valid):
+                    m.d.comb += self.due.ready.eq(1)
+                    m.d.sync += qp.eq(self.due.p.qp)
                     m.next = "FETCH"
             with m.State("FETCH"):       # for the memories
                 m.next = "GET"
             with m.State("GET"):
-                m.d.sync += [meta.eq(self.meta), said.eq(found), o.number.eq(Mux(number > most, most, number)),
+                m.d.sync += [meta.eq(self.meta), said.eq(found), o.number.eq(Mux(o.data, 0, Mux(number > most, most, number))),
                              fresh.eq(found.duplicate)]
                 m.next = "SUM"
-                with m.If(number != 0):
+                with m.If((number != 0) & ~o.data):
                     m.next = "OPTION"
             with m.State("SUM"):         # the checksums in three stages
                 m.d.sync += [o.tsval.eq(self.now + meta.ts_offset),
                              sum_ack.eq(meta.tcp_sum + said.rcv_nxt[:16] + said.rcv_nxt[16:])]
+                with m.If(~given):
+                    m.d.sync += o.seq.eq(self.seq)
                 m.next = "SUM_TS"
-                with m.If(~meta.valid):  # removed while it was in the list
+                with m.If(~meta.valid & ~o.data):        # removed while it was in the list
                     m.next = "NEXT"
             with m.State("SUM_TS"):
                 with m.If(meta.timestamps):
@@ -161,10 +195,11 @@ class AckGather(wiring.Component):
                                           + said.ts_recent[16:])
                 with m.Else():
                     m.d.sync += sum_ts.eq(0)
-                m.d.sync += [sum_ack.eq(sum_ack[:16] + sum_ack[16:] + extra), o.ip_sum.eq(meta.ip_sum + octets)]
+                m.d.sync += [sum_ack.eq(sum_ack[:16] + sum_ack[16:] + extra), o.ip_sum.eq(meta.ip_sum + octets + o.length),
+                             sum_seq.eq(o.seq[:16] + o.seq[16:] + payload_sum + o.length)]
                 m.next = "TOTAL"
             with m.State("TOTAL"):
-                m.d.sync += o.tcp_sum.eq(sum_ack + sum_ts + sum_option)
+                m.d.sync += o.tcp_sum.eq(sum_ack + sum_ts + sum_option + sum_seq)
                 m.next = "OFFER"
             with m.State("OFFER"):       # for the sending unit to be free
                 m.d.comb += self.o.valid.eq(1)

@@ -7,7 +7,8 @@ from amaranth.lib.wiring import In, Out
 from .. import abi
 from ..control.records import HistoryNote, InstallCommand, RecordKind, TokenOp, UploadPart
 from ..ip.records import SegmentRecord
-from .challenge import PERIOD_LOG2, TOKENS, ChallengeBudget
+from .challenge import ChallengeBudget
+from .commit import Commit, Fresh
 from .compare import Compare
 from .context import (
     AckState,
@@ -25,6 +26,7 @@ from .context import (
 )
 from .notes import Notes
 from .records import SlotIndex, StreamEnd, WalkRequest, WalkResult
+from .send_records import AckNews
 from .verdict import Answer, Verdict
 
 __all__ = ["Receive"]
@@ -69,8 +71,10 @@ class Receive(wiring.Component):
     context : ``Out(Context(config))``
     ack : ``Out(AckState(config))``
         Valid with ``store``.
-    last_ack : ``In(32)``
-        Last.ACK.sent of the job that was on offer a cycle ago.
+    last_ack, snd_max : ``In(32)``
+        Last.ACK.sent and SND.MAX of the job that was on offer a cycle ago.
+    news : ``Out(stream.Signature(AckNews(config), always_ready=True))``
+        What an acceptable segment acknowledges and offers, for transmit.
     delayed : ``In(1)``
         ACKs may be late.
     order : ``Out(stream.Signature(TemplateOrder(config)))``
@@ -98,6 +102,8 @@ class Receive(wiring.Component):
             "context":  Out(Context(config)),
             "ack":      Out(AckState(config)),
             "last_ack": In(32),
+            "snd_max":  In(32),
+            "news":     Out(stream.Signature(AckNews(config), always_ready=True)),
             "delayed":  In(1),
             "order":    Out(stream.Signature(TemplateOrder(config))),
             "evicted":  Out(1),
@@ -133,13 +139,17 @@ class Receive(wiring.Component):
 
         m.submodules.compare = compare = Compare(config)
         m.submodules.verdict = verdict = Verdict(config)
+        m.submodules.commit = commit = Commit(config)
+        m.submodules.fresh = fresh = Fresh(config)
         m.submodules.budget = budget = ChallengeBudget()
         m.submodules.notes = notes = Notes(config)
         c = compare.o
         m.d.comb += [
             compare.segment.eq(segment), compare.context.eq(context), compare.last_ack.eq(self.last_ack),
+            compare.snd_max.eq(self.snd_max),
             compare.now.eq(self.now),
             verdict.segment.eq(segment), verdict.context.eq(context), verdict.compared.eq(c),
+            fresh.cmd.eq(self.cmd), fresh.now.eq(self.now),
             budget.tokens.eq(context.tokens), budget.stamp.eq(context.token_stamp), budget.now.eq(self.now),
             notes.qp.eq(qp), notes.segment.eq(segment), notes.context.eq(context), notes.length.eq(piece.length),
             notes.counter.eq(verdict.counter), self.note.eq(notes.note), self.note_record.eq(notes.record),
@@ -168,7 +178,12 @@ class Receive(wiring.Component):
             self.release.p.slot.eq(piece.slot),
             self.order.p.qp.eq(qp), self.order.p.remove.eq(segment.token.op == TokenOp.REMOVE),
             rest.eq(piece.length - result.consumed),
+            commit.segment.eq(segment), commit.context.eq(context), commit.compared.eq(c), commit.now.eq(self.now),
+            commit.take.eq(take), commit.fin.eq(fin), commit.result.eq(result), commit.resumed.eq(resumed),
+            commit.whole.eq(rest == 0), commit.delayed.eq(self.delayed),
             untidy.eq((context.blocks != 0) | context.fin_seen | (take & fin)),
+            self.news.p.qp.eq(qp), self.news.p.ack.eq(segment.ack), self.news.p.wnd.eq(commit.o.snd_wnd),
+            self.news.p.empty.eq(c.empty), self.news.p.stamped.eq(segment.has_ts), self.news.p.tsecr.eq(segment.tsecr),
             self.context.eq(context),
             self.ack.qp.eq(qp), self.ack.due.eq(due | early), self.ack.late.eq(late),
             self.ack.rcv_nxt.eq(context.rcv_nxt), self.ack.ts_recent.eq(context.ts_recent),
@@ -311,26 +326,20 @@ class Receive(wiring.Component):
                         m.next = "ENDED"
 
             with m.State("COMMIT"):      # takes what is new into the context
-                m.d.sync += [context.rcv_nxt.eq(context.rcv_nxt + result.consumed), dirty.eq(1), take.eq(0)]
-                with m.If(take):
-                    self._take(m, context, segment, c, has_data, fin)
-                    m.d.comb += count.rx_ce.eq(c.marked)
+                m.d.comb += self.news.valid.eq(take & c.take_una)
+                m.d.sync += [context.eq(commit.o), dirty.eq(1), take.eq(0)]
+                m.d.comb += count.rx_ce.eq(take & c.marked)
                 with m.If(result.consumed != 0):
-                    prompt = Signal()
-                    m.d.comb += [
-                        prompt.eq(c.second | segment.psh | context.listed | c.remarked | resumed | (rest != 0)
-                                  | ~self.delayed),
-                        notes.in_order.eq(take & slow),
-                    ]
-                    m.d.sync += [moved.eq(1), late.eq(~prompt)]
-                    with m.If(prompt):
+                    m.d.comb += notes.in_order.eq(take & slow)
+                    m.d.sync += [moved.eq(1), late.eq(~commit.prompt)]
+                    with m.If(commit.prompt):
                         m.d.sync += due.eq(1)
                 m.next = "READY"
                 with m.If(untidy):
                     m.next = "TIDY"
                 with m.If(walked):
                     whole = Signal()
-                    m.d.comb += [whole.eq(rest == 0), self.release.valid.eq(~result.kept)]
+                    m.d.comb += [whole.eq(commit.whole), self.release.valid.eq(~result.kept)]
                     with m.If(result.parked):
                         m.d.sync += context.parked.eq(1)
                     with m.If(result.failed):
@@ -451,8 +460,7 @@ class Receive(wiring.Component):
                 m.next = "WALK"
                 with m.Switch(segment.token.op):
                     with m.Case(TokenOp.INSTALL):
-                        self._install(m, context)
-                        m.d.sync += dirty.eq(1)
+                        m.d.sync += [context.eq(fresh.o), dirty.eq(1)]
                         m.next = "ORDER"
                     with m.Case(TokenOp.KILL):
                         m.d.sync += [context.failed.eq(1), context.parked.eq(0), dirty.eq(1)]
@@ -468,38 +476,3 @@ class Receive(wiring.Component):
                 with m.If(self.order.ready):
                     m.next = "WALK"
         return m
-
-    def _take(self, m, context, segment, c, has_data, fin):
-        """Take over what an acceptable segment's header says."""
-        with m.If(c.take_una):
-            m.d.sync += context.snd_una.eq(segment.ack)
-        with m.If(c.take_window):        # WL2 is never above SND.UNA
-            m.d.sync += [context.snd_wnd.eq(c.window), context.snd_wl1.eq(segment.seq)]
-            with m.If(c.wider):
-                m.d.sync += context.max_snd_wnd.eq(c.window)
-        with m.If(c.take_ts):
-            m.d.sync += [context.ts_recent.eq(segment.tsval), context.ts_stamp.eq(self.now[16:])]
-        with m.If(context.ecn & has_data):
-            m.d.sync += [context.ce.eq(c.marked),
-                         context.ece.eq(c.marked | (context.ece & ~segment.cwr & ~context.dctcp))]
-        with m.If(fin):
-            m.d.sync += [context.fin_seen.eq(1), context.fin_seq.eq(c.right)]
-
-    def _install(self, m, context):
-        cmd = self.cmd
-
-        def flag(which):
-            return (cmd.flags & which.value) != 0
-
-        flags = abi.QpFlags
-        m.d.sync += [
-            context.as_value().eq(0),
-            context.rcv_nxt.eq(cmd.rcv_nxt), context.rcv_wnd.eq(cmd.rcv_wnd), context.ts_recent.eq(cmd.ts_recent),
-            context.ts_stamp.eq(self.now[16:]), context.snd_una.eq(cmd.snd_nxt), context.snd_nxt.eq(cmd.snd_nxt),
-            context.snd_wnd.eq(cmd.snd_wnd), context.max_snd_wnd.eq(cmd.snd_wnd), context.snd_wl1.eq(cmd.rcv_nxt - 1),
-            context.snd_wscale.eq(cmd.snd_wscale), context.tokens.eq(TOKENS),
-            context.token_stamp.eq(self.now[PERIOD_LOG2:]),
-            context.timestamps.eq(flag(flags.TIMESTAMPS)), context.sack.eq(flag(flags.SACK)),
-            context.ecn.eq(flag(flags.ECN)), context.dctcp.eq(flag(flags.DCTCP)),
-            context.wide.eq(cmd.rcv_wnd >= self.config.slot_bytes),
-        ]

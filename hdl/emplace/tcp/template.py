@@ -31,7 +31,8 @@ class AckMeta(data.StructLayout):
 
 
 class AckTemplates(wiring.Component):
-    """A frame image per QP, 64-bit words as sent, with 0 where acknowledgment, timestamps and checksums belong.
+    """A frame image per QP, 64-bit words as sent, with 0 where sequence number, acknowledgment, timestamps and
+    checksums belong.
 
     The image is made from ``cmd``, 16 bits every 2 cycles. Checksums are linear in the fields that change, so their
     constant parts are summed here once (RFC 1071 2). Length and flags are as without a SACK option.
@@ -75,7 +76,7 @@ class AckTemplates(wiring.Component):
         vlan = (cmd.flags & abi.QpFlags.VLAN.value) != 0
         timestamps = (cmd.flags & abi.QpFlags.TIMESTAMPS.value) != 0
         parts = {name: [cmd[name][at:at + 16] for at in reversed(range(0, len(cmd[name]), 16))]
-                 for name in ("remote_mac", "local_mac", "local_ip", "remote_ip", "snd_nxt")}
+                 for name in ("remote_mac", "local_mac", "local_ip", "remote_ip")}
         lanes = [(v, 0, 0, 1) for v in parts["remote_mac"] + parts["local_mac"]]
         lanes += [(Const(0x8100, 16), 0, 0, vlan), (cmd.vlan_tci, 0, 0, vlan), (Const(0x0800, 16), 0, 0, 1)]
         lanes += [(v, 1, 0, 1) for v in (
@@ -83,7 +84,7 @@ class AckTemplates(wiring.Component):
             Cat(Const(6, 8), cmd.ttl), Const(0, 16))]
         lanes += [(v, 1, 1, 1) for v in parts["local_ip"] + parts["remote_ip"]]
         lanes += [(v, 0, 1, 1) for v in (
-            cmd.local_port, cmd.remote_port, *parts["snd_nxt"], Const(0, 16), Const(0, 16),
+            cmd.local_port, cmd.remote_port, *[Const(0, 16)] * 4,
             Mux(timestamps, 0x8010, 0x5010), window, Const(0, 16), Const(0, 16))]
         lanes += [(v, 0, 1, timestamps) for v in (
             Const(0x0101, 16), Const(0x080A, 16), Const(0, 16), Const(0, 16), Const(0, 16), Const(0, 16))]

@@ -9,11 +9,11 @@ from .gather import AckFields
 
 __all__ = ["AckWords"]
 
-_ECE = 6
+_ECE, _PSH = 6, 3
 
 
 class AckWords(wiring.Component):
-    """Sends an ACK: asks for a word of its template and its SACK option, has it, fills it in.
+    """Sends a frame: asks for a word of its template and its SACK option, has it, fills it in.
 
     Throughput: a word a cycle unless ``frames`` is not ready, and frames back to back. Latency: 3 cycles.
 
@@ -34,6 +34,8 @@ class AckWords(wiring.Component):
         To :class:`~.gather.AckGather`.
     busy, qp : ``Out(1)``, ``Out(qp_bits)``
         Words of ``qp``'s template are being read.
+    payload : ``In(PacketSignature(8))``
+        A packet for each header with ``data``, 0 in the lanes that the header's last word takes.
     frames : ``Out(PacketSignature(8))``
     """
 
@@ -53,12 +55,13 @@ class AckWords(wiring.Component):
             "option":      In(64),
             "busy":        Out(1),
             "qp":          Out(config.qp_bits),
+            "payload":     In(PacketSignature(8)),
             "frames":      Out(PacketSignature(8)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        p, frames = self.i.payload, self.frames
+        p, frames, payload = self.i.payload, self.frames, self.payload
 
         # A asks for a word, B has it from memory, C is `frames`. All stand still while C does.
         go, ending, start = Signal(), Signal(), Signal()
@@ -67,10 +70,13 @@ class AckWords(wiring.Component):
         b_valid, b_word, b_last, b_empty, b_vlan = Signal(), Signal(4), Signal(), Signal(3), Signal()
         b_head, b_option = Signal(), Signal()    # the word has something of the template, of the option
         b_ack, b_tsval, b_tsecr, b_ip, b_tcp = Signal(32), Signal(32), Signal(32), Signal(20), Signal(20)
-        b_total, b_flags = Signal(7), Signal(16)
+        b_total, b_flags = Signal(16), Signal(16)
+        b_data, b_seq = Signal(), Signal(32)
+        free, joins, body = Signal(), Signal(), Signal()     # the payload begins in this word; it goes on
         some = Signal()
         m.d.comb += [
-            go.eq(~frames.valid | frames.ready), ending.eq(a_word == a_last),
+            free.eq(~frames.valid | frames.ready), joins.eq(b_valid & b_last & b_data),
+            go.eq(free & ~body & (~joins | payload.valid)), ending.eq(a_word == a_last),
             self.i.ready.eq((~a_valid | (go & ending)) & ~self.hold), start.eq(self.i.valid & self.i.ready),
             self.copied.eq(go & a_valid & (a_word == 0)),
             self.image_en.eq(go), self.image_qp.eq(self.qp), self.image_word.eq(a_word),
@@ -90,9 +96,10 @@ class AckWords(wiring.Component):
                 m.d.sync += [
                     b_ack.eq(p.state.rcv_nxt), b_tsval.eq(p.tsval & p.meta.timestamps.replicate(32)),
                     b_tsecr.eq(p.state.ts_recent), b_ip.eq(p.ip_sum), b_tcp.eq(p.tcp_sum), b_vlan.eq(p.meta.vlan),
-                    b_total.eq(Mux(p.meta.timestamps, 52, 40) + Mux(some, 4 + (p.number << 3), 0)),
+                    b_total.eq(Mux(p.meta.timestamps, 52, 40) + Mux(some, 4 + (p.number << 3), p.length)),
+                    b_data.eq(p.data), b_seq.eq(p.seq),
                     b_flags.eq(Cat(Const(0x10, 12), Mux(p.meta.timestamps, 8, 5) + Mux(some, 2 * p.number + 1, 0))
-                               | (p.state.ece << _ECE)),
+                               | (p.state.ece << _ECE) | (p.push << _PSH)),
                 ]
         with m.If(start):
             m.d.sync += [a_valid.eq(1), a_word.eq(0), self.qp.eq(p.qp), a_number.eq(p.number)]
@@ -110,7 +117,8 @@ class AckWords(wiring.Component):
         word = Signal(data.ArrayLayout(16, 4))
         m.d.comb += word.as_value().eq(self.image & b_head.replicate(64))
         self._fill_in(m, word, Cat(b_word, b_vlan, b_head),
-                      {8: b_total, 12: ~b_ip[:16], 21: b_ack[16:], 22: b_ack[:16], 23: b_flags, 25: ~b_tcp[:16],
+                      {8: b_total, 12: ~b_ip[:16], 19: b_seq[16:], 20: b_seq[:16], 21: b_ack[16:],
+                       22: b_ack[:16], 23: b_flags, 25: ~b_tcp[:16],
                        29: b_tsval[16:], 30: b_tsval[:16], 31: b_tsecr[16:], 32: b_tsecr[:16]})
         with m.If(go):
             m.d.sync += [
@@ -119,6 +127,17 @@ class AckWords(wiring.Component):
             ]
             with m.If(b_last):
                 m.d.sync += frames.p.empty.eq(b_empty)
+            with m.If(joins):
+                m.d.comb += payload.ready.eq(1)
+                m.d.sync += [
+                    frames.p.data.eq(word.as_value() | payload.p.data), frames.p.last.eq(payload.p.last),
+                    frames.p.empty.eq(payload.p.empty), body.eq(~payload.p.last),
+                ]
+        with m.Elif(free):               # the rest of the payload; or nothing, while it is awaited
+            m.d.comb += payload.ready.eq(body)
+            m.d.sync += frames.valid.eq(body & payload.valid)
+            with m.If(body & payload.valid):
+                m.d.sync += [frames.p.eq(payload.p), body.eq(~payload.p.last)]
         return m
 
     @staticmethod
