@@ -39,10 +39,9 @@ class Link:
     async def deliver(self, stream, mss=None, *, patience=4000, tries=30):
         """Send ``stream`` and send again what is not acknowledged, as a peer's TCP does; True once all is."""
         mss = mss or self.flow.mss
-        frames = []
-        for at in range(0, len(stream), mss):
-            frame = self.flow.push(stream[at:at + mss])
-            frames.append((self.flow.seq, frame))
+        start, frames = self.flow.seq, []
+        for n, frame in enumerate(self.flow.cut(stream, mss)):
+            frames.append(((start + min((n + 1) * mss, len(stream))) & 0xFFFFFFFF, frame))
         for _ in range(tries):
             for end, frame in frames:
                 if 0 < (end - self.acked) & 0xFFFFFFFF < 1 << 31:

@@ -53,10 +53,10 @@ class Control(wiring.Component):
     died : ``In(stream.Signature(Died(config))).array(2)``
         Streams that rdmap (0) and queues (1) have ended. Always taken.
     alive : ``Out(qps)``
-        Bit n: QP slot n is in RTS.
+        Bit n: QP slot n is in RTS or CLOSING.
     cmd : ``Out(InstallCommand)``
         The command under way.
-    now, lease : ``Out(32)``
+    now, lease : ``Out(32)``, delack : ``Out(11)``
         Ticks.
     guard_ranges, event_ring
         As the registers say.
@@ -93,6 +93,7 @@ class Control(wiring.Component):
             "cmd":           Out(InstallCommand),
             "now":           Out(32),
             "lease":         Out(32),
+            "delack":        Out(11),
             "guard_ranges":  Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
             "event_ring":    Out(EventRing),
             "upload":        In(UploadPart),
@@ -131,7 +132,7 @@ class Control(wiring.Component):
             sequencer.check.eq(check.status), sequencer.deaths_empty.eq(deaths.empty),
             sequencer.upload.eq(self.upload),
             self.alive.eq(sequencer.alive), self.cmd.eq(ring.command),
-            self.now.eq(registers.now), self.lease.eq(registers.lease),
+            self.now.eq(registers.now), self.lease.eq(registers.lease), self.delack.eq(registers.delack),
             self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),
             counters.strobes.eq(self.counts), counters.pair.eq(registers.pair), registers.counters.eq(counters.data),
             self.count.commands.eq(sequencer.commands), self.count.commands_refused.eq(sequencer.commands_refused),

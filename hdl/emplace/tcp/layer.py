@@ -1,20 +1,24 @@
 """TCP, receive side: the layer's units, wired."""
 
 from amaranth.hdl import Module
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .. import abi
-from ..control.records import InstallCommand, QpIndex, UploadPart
+from ..control.records import HistoryNote, InstallCommand, QpIndex, Token, UploadPart
 from ..ip.records import SegmentRecord, SlotWrite
+from ..llp import Released, SendAnswer, SendAsk
 from ..stream.packet import PacketSignature, connect_streams
 from .acks import Acks
+from .blocks import SackBlocks
 from .held import HeldLists
 from .jobs import Jobs
 from .pressure import Pressure
 from .receive import Receive
 from .records import SlotIndex, SlotRead, WalkRequest, WalkResult
+from .segment import SegmentBuilder
 from .slots import SlotMemory
+from .transmit import Transmit
 
 __all__ = ["Tcp"]
 
@@ -22,8 +26,8 @@ __all__ = ["Tcp"]
 class Tcp(wiring.Component):
     """Receive side of established TCP connections, and the slots in which segments lie.
 
-    See :mod:`.receive` for the rules, :mod:`.held` for out-of-order segments, :mod:`.pressure` for what happens when
-    slots run short, :mod:`.acks` for what is sent.
+    See :mod:`.receive` and :mod:`.verdict` for the rules, :mod:`.held` for out-of-order segments, :mod:`.pressure` for
+    what happens when slots run short, :mod:`.acks` for what is sent.
 
     Throughput: a walk's request stands 5 cycles after the last result was taken; an ACK every 9 cycles.
     Latency from segment to walk: 6 cycles.
@@ -50,15 +54,27 @@ class Tcp(wiring.Component):
     free_count : ``Out(range(slots + 1))``
         As in :class:`~.slots.SlotMemory`: the slot on offer is counted.
     alive : ``In(qps)``
-        A bit for each QP that is in RTS.
+        A bit for each QP that is in RTS or CLOSING.
     now : ``In(32)``
         Ticks.
+    delack : ``In(11)``
+        How long an ACK may be late, in ticks; 0: none is.
     cmd : ``In(InstallCommand)``
         Read while an INSTALL token is here.
     upload : ``Out(UploadPart)``
         SND.UNA, SND.NXT, SND.WND, RCV.NXT, RCV.WND, TS.Recent of the last UPLOAD token's QP.
     frames : ``Out(PacketSignature(8))``
         Pure ACKs, from the destination MAC address to the last option, unpadded.
+    ask, answer, released
+        To the ULP's sending side: see :mod:`emplace.llp`.
+    fpdus : ``In(PacketSignature(8))``
+        What it gives, framed.
+    ready : ``In(stream.Signature(QpIndex(config))).array(2)``
+        It may be worth asking for this QP.
+    send_died : ``Out(stream.Signature({qp, reason}))``
+    send_token, send_token_out : ``In``, ``Out(stream.Signature(Token(config)))``
+    note, note_record : ``Out(1)``, ``Out(HistoryNote(config))``
+        Strobe: something for a connection's history.
     count : ``Out(abi.counter_layout("tcp"))``
     """
 
@@ -77,9 +93,20 @@ class Tcp(wiring.Component):
             "free_count":  Out(range(config.slots + 1)),
             "alive":       In(config.qps),
             "now":         In(32),
+            "delack":      In(11),
             "cmd":         In(InstallCommand),
             "upload":      Out(UploadPart),
             "frames":      Out(PacketSignature(8)),
+            "ask":         Out(stream.Signature(SendAsk(config))),
+            "answer":      In(stream.Signature(SendAnswer())),
+            "released":    Out(stream.Signature(Released(config))),
+            "fpdus":       In(PacketSignature(8)),
+            "ready":       In(stream.Signature(QpIndex(config))).array(2),
+            "send_died":   Out(stream.Signature(data.StructLayout({"qp": config.qp_bits, "reason": 8}))),
+            "send_token":     In(stream.Signature(Token(config))),
+            "send_token_out": Out(stream.Signature(Token(config))),
+            "note":        Out(1),
+            "note_record": Out(HistoryNote(config)),
             "count":       Out(abi.counter_layout("tcp")),
         })
 
@@ -90,16 +117,26 @@ class Tcp(wiring.Component):
         m.submodules.jobs = jobs = Jobs(config)
         m.submodules.receive = receive = Receive(config)
         m.submodules.held = held = HeldLists(config)
+        m.submodules.blocks = blocks = SackBlocks(config)
         m.submodules.pressure = pressure = Pressure(config)
         m.submodules.acks = acks = Acks(config)
+        m.submodules.transmit = transmit = Transmit(config)
+        m.submodules.builder = builder = SegmentBuilder(config)
 
         connect(m, flipped(self.slot_read), slots.slot_read)
         for source, sink in ((self.segments, jobs.segments), (self.resume, jobs.resume),
                              (pressure.victim, jobs.victim), (jobs.job, receive.job),
                              (receive.walk, self.walk), (self.walked, receive.walked),
                              (receive.ask, held.request), (held.reply, receive.reply),
+                             (receive.blocks, blocks.request), (blocks.reply, receive.blocks_reply),
                              (receive.order, acks.order), (acks.frames, self.frames), (slots.alloc, self.alloc),
-                             (self.slot_append, slots.slot_append)):
+                             (self.slot_append, slots.slot_append), (self.ready[0], transmit.ready[0]),
+                             (self.ready[1], transmit.ready[1]), (transmit.ask, self.ask), (self.answer, transmit.answer),
+                             (transmit.released, self.released), (transmit.orders, builder.orders),
+                             (transmit.died, self.send_died), (transmit.probe, acks.probe),
+                             (self.send_token, transmit.token), (transmit.token_out, self.send_token_out),
+                             (self.fpdus, builder.fpdus), (builder.segments, acks.segments),
+                             (builder.packets, acks.payload)):
             connect_streams(m, source, sink)
 
         # Slots come back from mpa, and from here: the list unit works only while the receive unit waits for it.
@@ -121,11 +158,27 @@ class Tcp(wiring.Component):
             jobs.store.eq(receive.store), jobs.store_qp.eq(receive.ack.qp), jobs.store_context.eq(receive.context),
             acks.update.eq(receive.store), acks.state.eq(receive.ack),
             acks.look.eq(jobs.job.p.qp), receive.last_ack.eq(acks.last_ack),
-            acks.cmd.eq(self.cmd), acks.now.eq(self.now),
+            acks.cmd.eq(self.cmd), acks.now.eq(self.now), acks.delay.eq(self.delack),
+            blocks.look_qp.eq(acks.block_qp), blocks.look_at.eq(acks.block_at), acks.block_there.eq(blocks.looked),
+            acks.block.eq(blocks.block), self.note.eq(receive.note), self.note_record.eq(receive.note_record),
             receive.cmd.eq(self.cmd), receive.now.eq(self.now), self.upload.eq(receive.upload),
+            self.upload.snd_nxt.eq(transmit.upload.snd_nxt),
+            transmit.cmd.eq(self.cmd), transmit.now.eq(self.now), transmit.news.p.eq(receive.news.p),
+            transmit.news.valid.eq(receive.news.valid), transmit.look[0].eq(jobs.job.p.qp),
+            receive.snd_max.eq(transmit.snd_max[0]), transmit.look[1].eq(acks.seq_qp), acks.seq.eq(transmit.snd_max[1]),
+            transmit.left[0].eq(acks.payload.valid & acks.payload.ready & acks.payload.p.last),
+            transmit.left[1].eq(builder.dropped.valid),
         ]
         m.d.sync += self.count.eq(receive.count)
         with m.If(held.stale):
             m.d.sync += self.count.rx_duplicate.eq(1)
-        m.d.sync += self.count.tx_acks.eq(acks.sent)
+        m.d.sync += [
+            receive.delayed.eq(self.delack != 0),
+            self.count.tx_segments.eq(acks.segments.valid & acks.segments.ready),
+            self.count.tx_retransmitted.eq(transmit.retransmitted), self.count.tx_dropped.eq(builder.dropped.valid),
+            self.count.tx_timeouts.eq(transmit.timeouts), self.count.tx_fast_retransmits.eq(transmit.fast_retransmits),
+            self.count.tx_probes.eq(transmit.probes),
+            self.count.tx_acks.eq(acks.sent), self.count.tx_delayed.eq(acks.overdue),
+            self.count.tx_sacks.eq(acks.sacks), self.count.tx_dsacks.eq(acks.dsacks),
+        ]
         return m

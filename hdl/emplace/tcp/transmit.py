@@ -38,8 +38,8 @@ class Transmit(wiring.Component):
 
     A visit takes in what the peer has acknowledged, moves congestion window and timers, and then asks the ULP for FPDUs as
     long as both windows have room for them, up to ``QUANTUM`` octets. So a connection with something to send waits for no
-    more than twice ``QUANTUM`` and a segment of each other one (it may be called one round late). FPDUs go whole, a segment each. Octets that are sent again
-    are asked for again: nothing is kept here but numbers (design D2).
+    more than twice ``QUANTUM`` and a segment of each other one (it may be called one round late). FPDUs go whole, a segment
+    each. Octets that are sent again are asked for again: nothing is kept here but numbers (design D2).
 
     Throughput: a segment every 12 cycles and the ULP's answer; a visit takes 8 cycles more, 8 for an ACK.
     Latency: 7 cycles from a ready connection to the question.
@@ -62,7 +62,7 @@ class Transmit(wiring.Component):
         Segments that were handed to the MAC or dropped in this cycle.
     probe : ``Out(stream.Signature({qp, seq}))``
         A segment without payload is to be sent, with this sequence number: a probe of a closed window.
-    look, snd_max : ``In(qp_bits)``, ``Out(32)``
+    look, snd_max : ``In(qp_bits).array(2)``, ``Out(32).array(2)``
         SND.MAX of the connection looked for 2 cycles ago.
     died : ``Out(stream.Signature({qp, reason}))``
         RETRY_LIMIT.
@@ -89,8 +89,8 @@ class Transmit(wiring.Component):
             "orders":    Out(stream.Signature(SegmentOrder(config))),
             "left":      In(2),
             "probe":     Out(stream.Signature(data.StructLayout({"qp": qp, "seq": 32}))),
-            "look":      In(qp),
-            "snd_max":   Out(32),
+            "look":      In(qp).array(2),
+            "snd_max":   Out(32).array(2),
             "died":      Out(stream.Signature(_died(config))),
             "token":     In(stream.Signature(Token(config))),
             "token_out": Out(stream.Signature(Token(config))),
@@ -114,7 +114,7 @@ class Transmit(wiring.Component):
         m.submodules.estimator = estimator = RtoEstimator()
         state_read, state_write = states.read_port(), states.write_port()
         setup_read, setup_write = setups.read_port(), setups.write_port()
-        end_read, end_write = ends.read_port(), ends.write_port()
+        end_write = ends.write_port()
 
         qp, state, setup = Signal(config.qp_bits), Signal(SendState()), Signal(SendSetup())
         mail = Signal(mailbox.mail.shape())
@@ -126,11 +126,13 @@ class Transmit(wiring.Component):
             deadlines.now.eq(self.now), deadlines.set.qp.eq(qp), deadlines.set.armed.eq(state.armed),
             deadlines.set.deadline.eq(state.deadline),
             state_read.addr.eq(qp), setup_read.addr.eq(qp), state_write.addr.eq(qp), setup_write.addr.eq(qp),
-            state_write.data.eq(state), end_write.addr.eq(qp), end_write.data.eq(state.max), end_read.addr.eq(self.look),
+            state_write.data.eq(state), end_write.addr.eq(qp), end_write.data.eq(state.max),
             mailbox.set.qp.eq(qp), mailbox.set.ack.eq(cmd.snd_nxt), mailbox.set.wnd.eq(cmd.snd_wnd),
         ]
-        m.d.sync += self.snd_max.eq(end_read.data)
         for n in range(2):
+            end_read = ends.read_port()
+            m.d.comb += end_read.addr.eq(self.look[n])
+            m.d.sync += self.snd_max[n].eq(end_read.data)
             m.d.comb += [self.ready[n].ready.eq(1), work.set[2 + n].en.eq(self.ready[n].valid),
                          work.set[2 + n].index.eq(self.ready[n].p.qp)]
 
