@@ -34,7 +34,7 @@ LAYERS = {
 }
 #: Modules of emplace_sim that drive or build a design: harness, not model.
 BRIDGE = {"build", "pysim", "cocotb_stream", "prove", "proofs", "mutate", "bench", "bench_run", "micro", "area", "demo",
-          "replay_run", "system"}
+          "replay_run", "system", "peer_host"}
 #: Parts of the gateware's package that hold facts only.
 FACTS = {"emplace.abi", "emplace.config"}
 

@@ -9,23 +9,23 @@ from .control.layer import Control
 from .ddp.layer import Ddp
 from .dma.cfg import Cfg
 from .dma.layer import Dma
-from .dma.records import READ_CLIENTS, ReadClient
+from .dma.records import ReadClient
 from .ip.layer import Ip
 from .mac.layer import Mac
 from .mac.records import Xgmii
 from .mpa.layer import Mpa
 from .protect.layer import Protect
+from .protect.share import AccessShare
 from .queues.layer import Queues
 from .rdmap.layer import Rdmap
 from .stream.packet import PacketSignature, connect_streams
-from .stream.queue import PacketQueue
 from .tcp.layer import Tcp
 
 __all__ = ["Nic"]
 
 
 class Nic(wiring.Component):
-    """An iWARP RDMA network card, receive side.
+    """An iWARP RDMA network card.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Nic(wiring.Component):
         m.submodules.queues = queues = Queues(config)
         m.submodules.dma = dma = Dma(config)
         m.submodules.control = control = Control(config)
-        m.submodules.tx_frames = tx_frames = PacketQueue(config.word_bytes, 64)
+        m.submodules.share = share = AccessShare(config, 2)
 
         def link(source, sink):
             connect_streams(m, source, sink)
@@ -84,8 +84,10 @@ class Nic(wiring.Component):
         link(mpa.walked, tcp.walked)
         link(mpa.ulpdus, ddp.ulpdus)
         link(ddp.segments, rdmap.segments)
-        link(rdmap.access, protect.access)
-        link(protect.granted, rdmap.granted)
+        link(rdmap.access, share.i[0])
+        link(share.granted[0], rdmap.granted)
+        link(share.access, protect.access)
+        link(protect.granted, share.replies)
         link(rdmap.commands, queues.commands)
         link(queues.writes, dma.commands)
         link(mpa.packets, dma.packets)
@@ -107,9 +109,29 @@ class Nic(wiring.Component):
         link(rdmap.sge, queues.sge)
         link(queues.sge_data, rdmap.sge_data)
 
-        # ACKs: whole frames, since the MAC wants a word every cycle
-        link(tcp.frames, tx_frames.i)
-        link(tx_frames.o, mac.tx)
+        # A message's way to the wire
+        link(queues.send_ready, tcp.ready[0])
+        link(rdmap.ready, tcp.ready[1])
+        link(tcp.ask, rdmap.ask)
+        link(rdmap.answer, tcp.answer)
+        link(tcp.released, rdmap.released)
+        link(rdmap.send_wqe, queues.send_wqe)
+        link(queues.send_wqe_answer, rdmap.send_wqe_answer)
+        link(rdmap.send_order, queues.send_order)
+        link(rdmap.send_access, share.i[1])
+        link(share.granted[1], rdmap.send_granted)
+        link(rdmap.plans, mpa.plans)
+        link(rdmap.payload, mpa.payload)
+        link(mpa.fpdus, tcp.fpdus)
+        link(tcp.frames, mac.tx)
+        link(rdmap.send_commands, queues.send_commands)
+        link(tcp.send_died, rdmap.send_failed)
+        m.d.comb += [
+            *(queues.send_at[n].eq(rdmap.send_at[n]) for n in range(2)),
+            *(rdmap.send_data[n].eq(queues.send_data[n]) for n in range(2)),
+            *(queues.send_unpin[n].eq(rdmap.send_unpin[n]) for n in range(2)),
+            queues.send_retired.eq(rdmap.send_retired), rdmap.opened.eq(mpa.opened),
+        ]
 
         # Control
         link(dma.mmio_write, control.mmio_write)
@@ -118,11 +140,18 @@ class Nic(wiring.Component):
         for client, layer in ((ReadClient.CONTROL, control), (ReadClient.RECEIVE, queues)):
             link(layer.reads, dma.reads[client])
             link(dma.read_data[client], layer.read_data)
-        for client in range(ReadClient.FRAME_RX, READ_CLIENTS):      # nobody yet
+        for client, reads, data in ((ReadClient.SEND, queues.send_reads, queues.send_read_data),
+                                    (ReadClient.PAYLOAD, rdmap.send_reads, rdmap.send_read_data)):
+            link(reads, dma.reads[client])
+            link(dma.read_data[client], data)
+        for client in (ReadClient.FRAME_RX, ReadClient.FRAME_TX):    # nobody yet
             m.d.comb += [dma.reads[client].valid.eq(0), dma.read_data[client].ready.eq(0)]
         link(control.inline, queues.inline)
         link(control.doorbell, queues.doorbell)
-        link(control.token, ip.token)
+        link(control.token, rdmap.send_token)          # the sending side first, then with the frames
+        link(rdmap.send_token_out, mpa.send_token)
+        link(mpa.send_token_out, tcp.send_token)
+        link(tcp.send_token_out, ip.token)
         link(dma.token, control.token_done)
         link(control.lookup_update, ip.lookup_update)
         link(ip.lookup_result, control.lookup_result)
@@ -135,6 +164,7 @@ class Nic(wiring.Component):
         link(rdmap.expect_result, control.expect_result)
         link(rdmap.died, control.died[0])
         link(queues.died, control.died[1])
+        link(rdmap.send_died, control.died[2])
         m.d.comb += [
             tcp.alive.eq(control.alive),
             tcp.now.eq(control.now), mpa.now.eq(control.now),

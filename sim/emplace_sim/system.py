@@ -74,6 +74,7 @@ class Bench:
         self.wire = XgmiiDriver(dut, lane4=lane4, sent=self._sent)
         self.monitor = XgmiiMonitor(dut, self._received)
         self.links, self.frames = {}, []     # (remote ip, remote port, local port) -> Link
+        self.listeners = []                  # called with each frame that the card sends, FCS included
         self.keep_frames = False
         self._ports = 20000
 
@@ -86,6 +87,8 @@ class Bench:
             self.tap.write(1, time_ns, frame[:-4])
         if self.keep_frames:
             self.frames.append(frame)
+        for listener in self.listeners:
+            listener(frame)
         if frame[12:14] == b"\x81\x00":
             frame = frame[:12] + frame[16:]
         key = (int.from_bytes(frame[30:34], "big"), int.from_bytes(frame[36:38], "big"),

@@ -1,11 +1,13 @@
 """Streams that have ended: always taken at once, kept until control has time for them."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..rdmap.records import Died
+from ..stream.arbiter import StreamArbiter
 from ..stream.flags import FlagSet
+from ..stream.packet import connect_streams
 
 __all__ = ["Deaths"]
 
@@ -17,7 +19,7 @@ class Deaths(wiring.Component):
 
     Members
     -------
-    died : ``In(stream.Signature(Died(config))).array(2)``
+    died : ``In(stream.Signature(Died(config))).array(3)``
     empty : ``Out(1)``
         No report is on its way.
     o : ``Out(stream.Signature(Died(config)))``
@@ -26,7 +28,7 @@ class Deaths(wiring.Component):
     def __init__(self, config):
         self.config = config
         super().__init__({
-            "died":  In(stream.Signature(Died(config))).array(2),
+            "died":  In(stream.Signature(Died(config))).array(3),
             "empty": Out(1),
             "o":     Out(stream.Signature(Died(config))),
         })
@@ -37,26 +39,17 @@ class Deaths(wiring.Component):
         m.submodules.reasons = reasons = memory.Memory(shape=8, depth=self.config.qps, init=[])
         write, read = reasons.write_port(), reasons.read_port()
 
-        # One report a cycle: rdmap's first, but not twice running.
-        turn = Signal()
-        take = Signal(2)
+        m.submodules.merge = merge = StreamArbiter(Died(self.config), len(self.died))
         report, valid = Signal(Died(self.config)), Signal()
-        m.d.comb += [
-            take[0].eq(self.died[0].valid & (~turn | ~self.died[1].valid)),
-            take[1].eq(self.died[1].valid & ~take[0]),
-            self.died[0].ready.eq(take[0]),
-            self.died[1].ready.eq(take[1]),
-        ]
-        m.d.sync += [turn.eq(take[0]), valid.eq(take.any())]
-        with m.If(take[0]):
-            m.d.sync += report.eq(self.died[0].payload)
-        with m.Elif(take[1]):
-            m.d.sync += report.eq(self.died[1].payload)
+        for source, sink in zip(self.died, merge.i, strict=True):
+            connect_streams(m, source, sink)
+        m.d.comb += merge.o.ready.eq(1)
+        m.d.sync += [report.eq(merge.o.p), valid.eq(merge.o.valid)]
 
         m.d.comb += [
             write.addr.eq(report.qp), write.data.eq(report.reason), write.en.eq(valid),
             waiting.set[0].en.eq(valid), waiting.set[0].index.eq(report.qp),
-            self.empty.eq(waiting.empty & ~valid & ~self.o.valid & ~self.died[0].valid & ~self.died[1].valid),
+            self.empty.eq(waiting.empty & ~valid & ~self.o.valid & ~Cat(port.valid for port in self.died).any()),
             read.addr.eq(waiting.o.payload),
         ]
         with m.FSM(name="deaths"):

@@ -50,8 +50,8 @@ class Control(wiring.Component):
         Into ip, out of dma.
     lookup_update, lookup_result; table, table_result; pages; cq_update, cq_result; expect, expect_result
         Orders to ip, protect, queues and rdmap, and abi.Status of each.
-    died : ``In(stream.Signature(Died(config))).array(2)``
-        Streams that rdmap (0) and queues (1) have ended. Always taken.
+    died : ``In(stream.Signature(Died(config))).array(3)``
+        Streams that rdmap (0), queues (1) and the sending side (2) have ended. Always taken.
     alive : ``Out(qps)``
         Bit n: QP slot n is in RTS or CLOSING.
     cmd : ``Out(InstallCommand)``
@@ -88,7 +88,7 @@ class Control(wiring.Component):
             "cq_result":     In(stream.Signature(CqResult)),
             "expect":        Out(stream.Signature(ExpectRead(config))),
             "expect_result": In(stream.Signature(ExpectResult)),
-            "died":          In(stream.Signature(Died(config))).array(2),
+            "died":          In(stream.Signature(Died(config))).array(3),
             "alive":         Out(config.qps),
             "cmd":           Out(InstallCommand),
             "now":           Out(32),
@@ -116,7 +116,7 @@ class Control(wiring.Component):
                              (registers.doorbell, self.doorbell),
                              (ring.reads, self.reads), (self.read_data, ring.read_data),
                              (deaths.o, sequencer.deaths),
-                             (self.died[0], deaths.died[0]), (self.died[1], deaths.died[1])):
+                             *zip(self.died, deaths.died)):
             connect_streams(m, source, sink)
         for name in ("inline", "token", "lookup_update", "table", "pages", "cq_update", "expect"):
             connect_streams(m, getattr(sequencer, name), getattr(self, name))
