@@ -9,12 +9,12 @@ from ..dma.records import GuardRange, MmioRead, MmioWrite, ReadRequest, ReadWord
 from ..ip.records import LookupUpdate
 from ..protect.records import PageWrite, TableResult, TableUpdate
 from ..queues.ports import CqResult, CqUpdate, EventRing, Ring
+from ..rdmap.deaths import Deaths
 from ..rdmap.records import Died, ExpectRead, ExpectResult
 from ..stats.counters import Counters
 from ..stream.packet import connect_streams
 from .admin_ring import AdminRing
 from .check import CommandCheck
-from .deaths import Deaths
 from .records import InstallCommand, Token, UploadPart
 from .registers import Registers
 from .sequencer import Sequencer
@@ -106,7 +106,7 @@ class Control(wiring.Component):
         m.submodules.registers = registers = Registers(self.config)
         m.submodules.ring = ring = AdminRing(self.config)
         m.submodules.check = check = CommandCheck(self.config)
-        m.submodules.deaths = deaths = Deaths(self.config)
+        m.submodules.deaths = deaths = Deaths(self.config, len(self.died))
         m.submodules.sequencer = sequencer = Sequencer(self.config)
         m.submodules.counters = counters = Counters(
             len(abi.COUNTERS), {n for n, c in enumerate(abi.COUNTERS) if (c.layer, c.name) in _OFTEN})

@@ -20,10 +20,10 @@ from ..queues.records import (
     TakeReply,
     TakeRequest,
 )
-from ..stream.arbiter import StreamArbiter
 from ..stream.packet import PacketSignature, connect_streams
 from ..stream.queue import Queue
 from .check import HeaderCheck
+from .deaths import Deaths
 from .execute import Execute
 from .gather import Gather
 from .reads import ReadQueue
@@ -165,15 +165,15 @@ class Rdmap(wiring.Component):
         # What is sent
         m.submodules.messages = messages = Messages(config)
         m.submodules.gather = gather = Gather(config)
-        m.submodules.failures = failures = StreamArbiter(Died(config), 2)
+        m.submodules.failures = failures = Deaths(config, 2)
         for source, sink in ((self.ask, messages.ask), (messages.answer, self.answer), (self.released, messages.released),
                              (messages.plans, self.plans), (messages.jobs, gather.jobs), (gather.payload, self.payload),
                              (messages.ready, self.ready), (messages.wqe, self.send_wqe),
                              (self.send_wqe_answer, messages.wqe_answer), (messages.order, self.send_order),
                              (gather.access, self.send_access), (self.send_granted, gather.granted),
                              (gather.reads, self.send_reads), (self.send_read_data, gather.read_data),
-                             (messages.commands, self.send_commands), (gather.died, failures.i[0]),
-                             (self.send_failed, failures.i[1]), (failures.o, messages.failed), (messages.died, self.send_died),
+                             (messages.commands, self.send_commands), (gather.died, failures.died[0]),
+                             (self.send_failed, failures.died[1]), (failures.o, messages.failed), (messages.died, self.send_died),
                              (self.send_token, messages.token), (messages.token_out, self.send_token_out)):
             connect_streams(m, source, sink)
         for n, unit in enumerate((messages, gather)):

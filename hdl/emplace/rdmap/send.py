@@ -141,8 +141,9 @@ class Messages(wiring.Component):
             self.jobs.p.offset.eq(offset), self.jobs.p.octets.eq(work.octets),
             self.order.p.qp.eq(qp), self.died.p.qp.eq(qp), self.died.p.reason.eq(reason),
             self.ready.p.qp.eq(openings.o.payload),
-            self.token_out.p.eq(self.token.p),
         ]
+        with m.If(self.token_out.ready):
+            m.d.sync += self.token_out.valid.eq(0)
 
         event = Signal(abi.EventBody)
         m.d.comb += [event.type.eq(abi.EventType.QP_ERROR), event.reason.eq(reason), event.qpn.eq(setup.qpn)]
@@ -466,10 +467,10 @@ class Messages(wiring.Component):
             with m.State("TOKEN_STORE"):
                 m.d.comb += state_write.en.eq(1)
                 m.next = "PASS"
-            with m.State("PASS"):        # for its taker
-                m.d.comb += [self.token_out.valid.eq(1), self.token.ready.eq(self.token_out.ready)]
-                with m.If(self.token_out.ready):
-                    m.next = "IDLE"
+            with m.State("PASS"):        # not for its taker, who may wait for an answer first; there is one token at a time
+                m.d.comb += self.token.ready.eq(1)
+                m.d.sync += [self.token_out.valid.eq(1), self.token_out.p.eq(self.token.p)]
+                m.next = "IDLE"
 
         m.d.comb += [
             openings.set[0].en.eq(self.opened.en & closed.bit_select(self.opened.qp, 1)),

@@ -1,13 +1,13 @@
-"""Streams that have ended: always taken at once, kept until control has time for them."""
+"""Streams that have ended: always taken at once, kept until somebody has time for them."""
 
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..rdmap.records import Died
 from ..stream.arbiter import StreamArbiter
 from ..stream.flags import FlagSet
 from ..stream.packet import connect_streams
+from .records import Died
 
 __all__ = ["Deaths"]
 
@@ -17,18 +17,24 @@ class Deaths(wiring.Component):
 
     Throughput: a report every cycle, two reporters taking turns. Latency: 4 cycles and more.
 
+    Parameters
+    ----------
+    config : :class:`~emplace.config.NicConfig`
+    n : :class:`int`
+        Reporters.
+
     Members
     -------
-    died : ``In(stream.Signature(Died(config))).array(3)``
+    died : ``In(stream.Signature(Died(config))).array(n)``
     empty : ``Out(1)``
         No report is on its way.
     o : ``Out(stream.Signature(Died(config)))``
     """
 
-    def __init__(self, config):
-        self.config = config
+    def __init__(self, config, n):
+        self.config, self.n = config, n
         super().__init__({
-            "died":  In(stream.Signature(Died(config))).array(3),
+            "died":  In(stream.Signature(Died(config))).array(n),
             "empty": Out(1),
             "o":     Out(stream.Signature(Died(config))),
         })
