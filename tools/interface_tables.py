@@ -44,10 +44,12 @@ def pages():
         parts.append(f"### {opcode.name} ({opcode.value})\n\n{record(layout)}")
     yield "commands", "\n".join(parts)
     yield "status", enumeration(abi.Status)
-    for name in ("AdminCompletion", "Upload", "Cqe", "Event", "Sge", "SendWqe", "SendWqeExtension", "FrameRxDescriptor", "FrameRxCompletion",
+    for name in ("AdminCompletion", "Upload", "Cqe", "Event", "Sge", "SendWqe", "SendWqeExtension",
+                 "FrameRxDescriptor", "FrameRxCompletion",
                  "FrameTxDescriptor", "FrameTxHead"):
         yield name.lower(), record(getattr(abi, name))
-    for name in ("SendOpcode", "SendFlags", "WcOpcode", "WcStatus", "EventType", "Access", "QpFlags", "QpState", "FrameControl", "MacControl",
+    for name in ("SendOpcode", "SendFlags",
+                 "WcOpcode", "WcStatus", "EventType", "Access", "QpFlags", "QpState", "FrameControl", "MacControl",
                  "FrameReason", "FrameFlags", "FrameTxFlags", "HistoryKind"):
         cls = getattr(abi, name)
         assert issubclass(cls, enum.Enum)

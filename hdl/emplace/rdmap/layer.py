@@ -173,7 +173,8 @@ class Rdmap(wiring.Component):
                              (gather.access, self.send_access), (self.send_granted, gather.granted),
                              (gather.reads, self.send_reads), (self.send_read_data, gather.read_data),
                              (messages.commands, self.send_commands), (gather.died, failures.died[0]),
-                             (self.send_failed, failures.died[1]), (failures.o, messages.failed), (messages.died, self.send_died),
+                             (self.send_failed, failures.died[1]), (failures.o, messages.failed),
+                             (messages.died, self.send_died),
                              (self.send_token, messages.token), (messages.token_out, self.send_token_out)):
             connect_streams(m, source, sink)
         for n, unit in enumerate((messages, gather)):
