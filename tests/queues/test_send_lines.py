@@ -222,6 +222,29 @@ def test_pinned_lines_stay():
     Bench().run(script)
 
 
+def test_many_qps_with_few_lines():
+    """Nobody loses a line before he has used it, and nobody is kept from one for good by who never comes back."""
+    async def script(b, ctx):
+        qps = list(range(TINY.qps))
+        for qp in qps:
+            await b.order(ctx, SendOrderOp.INSTALL, qp)
+            await b.post(ctx, qp, 3)
+        done, asked = dict.fromkeys(qps[4:], 0), 0
+        for qp in qps[:4]:
+            await b.ask(ctx, qp, 0)              # and never again
+        while any(n < 3 for n in done.values()):
+            for qp, n in done.items():
+                if n < 3:
+                    asked += 1
+                    outcome, line, _ = await b.ask(ctx, qp, n)
+                    if outcome == LineOutcome.HERE:
+                        assert await b.read(ctx, line, n) == b.wqe(qp, n)
+                        await b.unpin(ctx, line)
+                        done[qp] += 1
+        assert asked < 3000
+    Bench(delay=100).run(script)
+
+
 def test_failed_reads():
     """A read that fails is told once; the next ask reads again. No other WQE is hurt."""
     async def script(b, ctx):

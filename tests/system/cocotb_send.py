@@ -116,7 +116,7 @@ async def mixture(b, host, link, rng, count):
 @cocotb.parametrize(stall=[0.0, 0.3])
 async def a_mixture_arrives(dut, stall):
     b, host = await start(dut, stall=stall, gap=stall)
-    link = await host.connect(max_send_wr=16)
+    link = await host.connect(max_send_wr=16, tcp=TcpSettings(delayed_ack=20_000))
     await mixture(b, host, link, random.Random(f"mix {stall}"), 25)
     assert (await b.counters("tx_retransmitted", "tx_dropped", "tx_timeouts")) == (0, 0, 0)
     await stop(b, host)

@@ -13,10 +13,12 @@ from .doorbells import OwnerEntry
 from .records import SEND_WQE_WORDS, LineOutcome, LineWord, SendOrderOp, SendQueueOrder, SendWqeAnswer, SendWqeAsk
 from .ring import RingAddress
 
-__all__ = ["WqeLines", "AHEAD"]
+__all__ = ["WqeLines", "AHEAD", "PATIENCE"]
 
 #: Groups fetched ahead of the one that was asked for last.
 AHEAD = 3
+#: Questions that unused lines outlast.
+PATIENCE = 256
 
 
 class WqeLines(wiring.Component):
@@ -24,8 +26,10 @@ class WqeLines(wiring.Component):
     A send queue has a group's entries at least.
 
     A WQE that isn't here is fetched, and the asker told LATER; so are the next ``AHEAD`` groups of the QP that asked
-    last, while nobody asks. A pinned line stays. A WQE is read again as often as it is asked for: the host leaves it
-    alone until it is complete, so that a retransmission finds it.
+    last, while nobody asks. A pinned line stays, and so does one that nobody has used since it came: else many QPs could
+    take the lines from each other before they are used; unless ``PATIENCE`` questions found no line to take, for who had
+    it fetched may have come to an end. A WQE is read again as often as it is asked for: the host leaves it alone until it
+    is complete, so that a retransmission finds it.
 
     Throughput: an answer every 6 cycles. Latency: 5 cycles to the answer, 7 to the read of a fetch. ``data``: 1 cycle.
 
@@ -96,6 +100,7 @@ class WqeLines(wiring.Component):
         counts = [Signal(range(group_size + 1), name=f"count_{n}") for n in range(lines)]     # WQEs of the group
         pins = [Signal(4, name=f"pins_{n}") for n in range(lines)]
         valid, filling, failed = Signal(lines), Signal(lines), Signal(lines)
+        unused, refused = Signal(lines), Signal(range(PATIENCE))
         m.submodules.words = words = memory.Memory(shape=64, depth=lines * group_size * SEND_WQE_WORDS, init=[])
         word_write = words.write_port()
         for n in range(2):
@@ -114,7 +119,7 @@ class WqeLines(wiring.Component):
             m.d.comb += [
                 mine[n].eq(tags[n].qp == qp), hits[n].eq(valid[n] & mine[n] & (tags[n].group == group)),
                 # What comes next may not push out what is asked for now, nor each other.
-                evictable[n].eq((pins[n] == 0) & ~filling[n] & ~(
+                evictable[n].eq((pins[n] == 0) & ~filling[n] & ~(valid[n] & unused[n] & ~hits[n]) & ~(
                     own & valid[n] & mine[n] & ~(tags[n].group - last_index[group_bits:])[-1])),
             ]
         hit, hit_line, enough, pair, busy = Signal(), Signal(config.send_line_bits), Signal(), Signal(), Signal()
@@ -227,6 +232,7 @@ class WqeLines(wiring.Component):
                     m.d.sync += [
                         valid.bit_select(line, 1).eq(1), filling.bit_select(line, 1).eq(1),
                         failed.bit_select(line, 1).eq(0), stale.bit_select(line, 1).eq(0), next_line.eq(line + 1),
+                        unused.bit_select(line, 1).eq(~own), refused.eq(0),
                     ]
                     m.next = "ANSWER"
                     with m.If(own):
@@ -236,10 +242,16 @@ class WqeLines(wiring.Component):
                 with m.If(self.answer.ready):
                     m.next = "IDLE"
         m.d.comb += flags.set[1].en.eq(again)
+        with m.If(again):
+            m.d.sync += refused.eq(refused + 1)
+            with m.If(refused == PATIENCE - 1):
+                m.d.sync += unused.eq(0)
 
         # Pins
         taken = Signal(lines)
         m.d.comb += taken.eq((self.answer.valid & self.answer.ready & (outcome == LineOutcome.HERE)) << hit_line)
+        with m.If(taken.any()):
+            m.d.sync += unused.eq(unused & ~taken)
         for n in range(lines):
             gone = [Signal(name=f"unpin_{n}_{k}") for k in range(2)]
             m.d.comb += [bit.eq(port.en & (port.line == n)) for bit, port in zip(gone, self.unpin, strict=True)]
