@@ -230,6 +230,16 @@ def test_window_field():
     assert acks(b.piece(start + 333, 100)) == [start + 333 + 64] and b.tcp.rx.counts["trimmed"] == 1
 
 
+def test_acks_count_while_our_window_is_closed():
+    """Of data that is refused for want of a window, too; else two closed windows would wait for each other."""
+    b = Bench()
+    b.post(100, wr_id=1)
+    b.tcp.rx.shrink(0)
+    b.poll()
+    assert [(s.ack - RCV & 0xFFFFFFFF, s.window) for s in b.piece(0, 100, ack=b.tcp.tx.nxt - 1)] == [(0, 0)]
+    assert summary(b.peer.poll_cq()) == [(1, "SUCCESS", 100)] and b.taken == 0
+
+
 # Sending
 
 def test_case_43_fast_retransmit():
