@@ -605,12 +605,27 @@ def test_fences_and_ord():
     assert bench.sent[-1].payload == b"y"
     bench.flow.ack += len(bench.stream)
     bench.frame(bench.flow.frame())
-    assert bench.sent[-1].payload == b"z"
+    assert parse_fpdus(bench.stream)[0][-1].payload == b"z"   # at once: what has retired lets it go
     assert bench.completions() == [(n, "SUCCESS", 8 if n < 7 else 1) for n in (5, 6, 7, 8)]
     with pytest.raises(ValueError, match="ORD"):
         Bench(ord=0).qp.post_send("RDMA_READ", [bench.sink.sge(0, 1)])
     with pytest.raises(ValueError, match="sink"):
         bench.qp.post_send("RDMA_READ", [])
+
+
+def test_answers_and_requests_take_turns(bench):
+    source = bench.region(b"octets")
+    for n in range(3):
+        bench.qp.post_send("SEND", inline=bytes([n]))
+    bench.octets(b"".join(build_fpdu(ddp.read_request(n, 1, 2, 6, source.rkey, source.base)) for n in (1, 2, 3)))
+    assert [f.opcode for f in bench.sent] == [ddp.READ_RESPONSE, ddp.SEND] * 3
+
+
+@pytest.mark.parametrize("opcode", [Opcode.RDMA_READ, Opcode.ATOMIC_CMP_AND_SWP])
+def test_sinks_are_checked_before_anything_is_asked(bench, opcode):
+    sink = bench.region(8, Access.REMOTE_WRITE)
+    bench.qp.post_send(opcode, [sink.sge()], remote_addr=8, rkey=9, wr_id=1)
+    assert [f.opcode for f in bench.sent] == [ddp.TERMINATE] and bench.completions() == [(1, "LOC_PROT_ERR", 0)]
 
 
 def test_read_with_invalidate(bench):
