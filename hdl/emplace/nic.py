@@ -144,7 +144,7 @@ class Nic(wiring.Component):
         m.d.comb += [
             tcp.alive.eq(control.alive),
             tcp.now.eq(control.now), mpa.now.eq(control.now),
-            mpa.lease.eq(control.lease),
+            mpa.lease.eq(control.lease), tcp.delack.eq(control.delack),
             dma.guard_ranges.eq(control.guard_ranges),
             queues.event_ring.eq(control.event_ring),
             mac.address.eq(control.station), mac.rx_pause.eq(control.mac.rx_pause), mac.tx_pause.eq(control.mac.tx_pause),

@@ -56,10 +56,10 @@ class Control(wiring.Component):
     died : ``In(stream.Signature(Died(config))).array(2)``
         Streams that rdmap (0) and queues (1) have ended. Always taken.
     alive : ``Out(qps)``
-        Bit n: QP slot n is in RTS.
+        Bit n: QP slot n is in RTS or CLOSING.
     cmd : ``Out(InstallCommand)``
         The command under way.
-    now, lease : ``Out(32)``
+    now, lease : ``Out(32)``, delack : ``Out(11)``
         Ticks.
     guard_ranges, event_ring, station, mac, event_vector
         As the registers say.
@@ -96,6 +96,7 @@ class Control(wiring.Component):
             "cmd":           Out(InstallCommand),
             "now":           Out(32),
             "lease":         Out(32),
+            "delack":        Out(11),
             "guard_ranges":  Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
             "event_ring":    Out(EventRing),
             "station":       Out(48),
@@ -137,7 +138,7 @@ class Control(wiring.Component):
             sequencer.check.eq(check.status), sequencer.deaths_empty.eq(deaths.empty),
             sequencer.upload.eq(self.upload),
             self.alive.eq(sequencer.alive), self.cmd.eq(ring.command),
-            self.now.eq(registers.now), self.lease.eq(registers.lease),
+            self.now.eq(registers.now), self.lease.eq(registers.lease), self.delack.eq(registers.delack),
             self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),
             self.station.eq(registers.station), self.mac.eq(registers.mac), self.event_vector.eq(registers.event_vector),
             counters.strobes.eq(self.counts), counters.pair.eq(registers.pair), registers.counters.eq(counters.data),

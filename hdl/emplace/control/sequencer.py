@@ -43,7 +43,7 @@ class Sequencer(wiring.Component):
     expect_result
         To the neighbours, see :class:`~emplace.control.layer.Control`.
     alive : ``Out(qps)``
-        Bit n: QP slot n is in RTS.
+        Bit n: QP slot n is in RTS or CLOSING.
     upload : ``In(UploadPart)``
     commands, commands_refused : ``Out(1)``
         Strobes.
@@ -145,6 +145,8 @@ class Sequencer(wiring.Component):
                     self.cq_update.p.cq.eq(Mux(second, install.send_cq, install.recv_cq)),
                 ]
 
+        established = Signal()                         # TCP still works for it
+        m.d.comb += established.eq((entry.state == State.RTS) | (entry.state == State.CLOSING))
         unknown, mine = Signal(), Signal()             # the slot isn't that QP's
         m.d.comb += [
             mine.eq((entry.state != State.EMPTY) & (entry.qpn == install.qpn)), unknown.eq(~mine),
@@ -161,7 +163,7 @@ class Sequencer(wiring.Component):
         def store(state, why=None):
             """The QP's new state."""
             m.d.comb += [qp_write.en.eq(1), qp_write.data.state.eq(state)]
-            m.d.sync += [entry.state.eq(state), self.alive.bit_select(qp, 1).eq(int(state == State.RTS))]
+            m.d.sync += [entry.state.eq(state), self.alive.bit_select(qp, 1).eq(int(state in (State.RTS, State.CLOSING)))]
             if why is not None:
                 m.d.comb += qp_write.data.reason.eq(why)
 
@@ -190,7 +192,11 @@ class Sequencer(wiring.Component):
                     m.next = "DISPATCH"
 
             with m.State("DYING"):
-                with m.If(entry.state == State.RTS):
+                with m.If(reason == abi.Reason.PEER_FIN):
+                    m.next = "IDLE"
+                    with m.If(entry.state == State.RTS):
+                        store(State.CLOSING, reason)   # it still answers, and the card's side may go on
+                with m.Elif(established):
                     store(State.ERROR, reason)
                     stop(TokenOp.KILL)
                 with m.Else():                         # it has been stopped already
@@ -226,7 +232,7 @@ class Sequencer(wiring.Component):
                         with m.Case(Opcode.REMOVE_QP, Opcode.FLUSH_QP):
                             with m.If(unknown):
                                 complete(Status.BAD_QPN)
-                            with m.Elif(entry.state == State.RTS):
+                            with m.Elif(established):
                                 store(State.ERROR, abi.Reason.NONE)
                                 stop(TokenOp.KILL)
                             with m.Elif(opcode == Opcode.REMOVE_QP):
