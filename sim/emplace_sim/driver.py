@@ -14,6 +14,7 @@ from emplace.abi import Access, Opcode, Status
 from .driver_records import pack, unpack
 from .driver_send import SendQueue
 from .host import PAGE, Buffer
+from .statistics import ETHER_STATS, ETHTOOL, Widened, evaluate
 
 __all__ = ["AdminError", "CardError", "Device", "ProtectionDomain", "MemoryRegion", "CompletionQueue", "QueuePair", "Sge"]
 
@@ -130,10 +131,11 @@ class Device:
         self._pds = 0
         self._cookie = 0
         self._events = None
+        self._widened = Widened()
 
     # Opening
 
-    async def open(self, *, events=256, tick=None, lease=None):
+    async def open(self, *, events=256, tick=None, lease=None, delack=None):
         """Check that it is our card and give it its rings; returns itself."""
         names = ("ID", "ABI", "CAPS_TABLES", "CAPS_QUEUES", "CAPS_LIMITS")
         values = await self.bus.read32_many([abi.REGISTERS[name].offset for name in names])
@@ -157,7 +159,7 @@ class Device:
             await self._register(name + "_HI", buffer.address >> 32)
         await self._register("ADMIN_LOG2", self.ADMIN_LOG2)
         await self._register("EVENT_LOG2", log2)
-        for name, value in (("TICK", tick), ("LEASE", lease)):
+        for name, value in (("TICK", tick), ("LEASE", lease), ("DELACK", delack)):
             if value is not None:
                 await self._register(name, value)
         return self
@@ -435,3 +437,9 @@ class Device:
         numbers = {counter.name: n for n, counter in enumerate(abi.COUNTERS) if names is None or counter.name in names}
         values = await self.bus.read32_many([abi.COUNTER_PAGE + 4 * n for n in numbers.values()])
         return dict(zip(numbers, values))
+
+    async def statistics(self):
+        """Of the wire, since the card's reset, by the names of RFC 2819 and of ``ethtool -S``; to be asked for at least
+        every 27 s (see :class:`~emplace_sim.statistics.Widened`)."""
+        total = self._widened.update(await self.counters([c.name for c in abi.COUNTERS if c.layer == "mac"]))
+        return evaluate(ETHER_STATS, total) | evaluate(ETHTOOL, total)

@@ -18,13 +18,16 @@ from .check import CommandCheck
 from .records import InstallCommand, Token, UploadPart
 from .registers import Registers
 from .sequencer import Sequencer
+from .station import MacSettings
 
-__all__ = ["Control"]
+__all__ = ["Control", "OFTEN"]
 
 #: Counters that may have more than 3 strobes in 8 cycles: what comes with TLPs and doorbells, or with frames of any size.
-_OFTEN = {
-    ("mac", "rx_fcs_errors"), ("mac", "rx_runts"), ("mac", "rx_overflow"), ("dma", "tx_writes"), ("dma", "rx_completions_bad"),
-    ("dma", "read_errors"), ("dma", "guard_writes"), ("dma", "guard_reads"), ("dma", "guard_other"),
+OFTEN = {
+    ("mac", "rx_fcs_errors"), ("mac", "rx_undersize"), ("mac", "rx_fragments"), ("mac", "rx_overflow"),
+    ("mac", "rx_octets_8"), ("mac", "rx_octets_1"), ("mac", "tx_octets_8"), ("mac", "tx_octets_1"),
+    ("dma", "tx_writes"), ("dma", "rx_completions_bad"), ("dma", "read_errors"),
+    ("dma", "guard_writes"), ("dma", "guard_reads"), ("dma", "guard_other"),
     ("dma", "mmio_unsupported"), ("queues", "doorbell_refused"),
 }
 
@@ -58,7 +61,7 @@ class Control(wiring.Component):
         The command under way.
     now, lease : ``Out(32)``, delack : ``Out(11)``
         Ticks.
-    guard_ranges, event_ring
+    guard_ranges, event_ring, station, mac, event_vector
         As the registers say.
     upload : ``In(UploadPart)``
         All owners' parts, ORed; theirs stand until the next UPLOAD token.
@@ -96,6 +99,9 @@ class Control(wiring.Component):
             "delack":        Out(11),
             "guard_ranges":  Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
             "event_ring":    Out(EventRing),
+            "station":       Out(48),
+            "mac":           Out(MacSettings),
+            "event_vector":  Out(8),
             "upload":        In(UploadPart),
             "counts":        In(len(abi.COUNTERS)),
             "count":         Out(abi.counter_layout("control")),
@@ -109,7 +115,7 @@ class Control(wiring.Component):
         m.submodules.deaths = deaths = Deaths(self.config, len(self.died))
         m.submodules.sequencer = sequencer = Sequencer(self.config)
         m.submodules.counters = counters = Counters(
-            len(abi.COUNTERS), {n for n, c in enumerate(abi.COUNTERS) if (c.layer, c.name) in _OFTEN})
+            len(abi.COUNTERS), {n for n, c in enumerate(abi.COUNTERS) if (c.layer, c.name) in OFTEN})
 
         connect(m, flipped(self.mmio_write), registers.mmio_write)
         for source, sink in ((self.mmio_read, registers.mmio_read), (registers.mmio_data, self.mmio_data),
@@ -134,6 +140,7 @@ class Control(wiring.Component):
             self.alive.eq(sequencer.alive), self.cmd.eq(ring.command),
             self.now.eq(registers.now), self.lease.eq(registers.lease), self.delack.eq(registers.delack),
             self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),
+            self.station.eq(registers.station), self.mac.eq(registers.mac), self.event_vector.eq(registers.event_vector),
             counters.strobes.eq(self.counts), counters.pair.eq(registers.pair), registers.counters.eq(counters.data),
             self.count.commands.eq(sequencer.commands), self.count.commands_refused.eq(sequencer.commands_refused),
         ]

@@ -1,6 +1,6 @@
 """Carries out admin commands, and ends streams: one thing at a time. Owns the QPs' states."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -129,7 +129,9 @@ class Sequencer(wiring.Component):
             self.inline.p.kind.eq(WriteKind.INLINE),
             self.inline.p.address.eq(Mux(uploading, view(Opcode.UPLOAD_QP).address, self.completion_address)),
             self.inline.p.length.eq(Mux(uploading, abi.nbytes(abi.Upload), abi.nbytes(abi.AdminCompletion))),
-            self.inline.p.data.eq(Mux(uploading, upload.as_value(), completion.as_value())),
+            # What lies behind the completion is not written.
+            self.inline.p.data.eq(Cat(Mux(uploading, upload.as_value()[:128], completion.as_value()),
+                                      upload.as_value()[128:])),
             qp_read.addr.eq(qp), qp_write.addr.eq(qp), qp_write.data.eq(entry),
         ]
         with m.Switch(opcode):
@@ -190,9 +192,10 @@ class Sequencer(wiring.Component):
                     m.next = "DISPATCH"
 
             with m.State("DYING"):
-                with m.If((entry.state == State.RTS) & (reason == abi.Reason.PEER_FIN)):
-                    store(State.CLOSING, reason)       # it still answers, and the card's side may go on
+                with m.If(reason == abi.Reason.PEER_FIN):
                     m.next = "IDLE"
+                    with m.If(entry.state == State.RTS):
+                        store(State.CLOSING, reason)   # it still answers, and the card's side may go on
                 with m.Elif(established):
                     store(State.ERROR, reason)
                     stop(TokenOp.KILL)

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from ..control.records import Token
 from ..stream.packet import PacketSignature, connect_streams
 from ..stream.realign import Realigner
+from .narrow import NarrowPacker
 from .pack import Packer
 from .records import WriteCommand
 from .slice import Note, Slicer
@@ -27,7 +28,7 @@ class Writer(wiring.Component):
     """Writes to host memory, in the order of the commands.
 
     Throughput: 8 bytes per cycle; 2 cycles for 16 octets skipped. Latency: 7 cycles from command and first word
-    to the first word of its TLP.
+    to the first word of its TLP, 6 with words of 8 bytes.
 
     Parameters
     ----------
@@ -74,7 +75,8 @@ class Writer(wiring.Component):
         m.submodules.slicer = slicer = Slicer(self.config)
         m.submodules.splitter = splitter = Splitter(note)
         m.submodules.realigner = realigner = Realigner(8)
-        m.submodules.packer = packer = Packer(self.config.tlp_bytes, note)
+        wide = self.config.tlp_bytes == 16
+        m.submodules.packer = packer = Packer(note) if wide else NarrowPacker(note)
         connect_streams(m, self.commands, slicer.commands)
         connect_streams(m, self.packets, slicer.packets)
         connect_streams(m, slicer.transfers, splitter.i)
