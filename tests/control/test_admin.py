@@ -156,6 +156,24 @@ def test_upload():
     session(script)
 
 
+def test_notes_for_the_history():
+    """Installing, a stream's end and the host's own doing are told apart."""
+    async def script(ctx, host):
+        await host.install(ctx, 2)
+        await host.die(ctx, 1, 2, REASON.CQ_OVERFLOW)
+        await host.state(ctx, 2)
+        await host.do(ctx, OP.REMOVE_QP, qpn=2)
+        await host.install(ctx, 5)
+        await host.do(ctx, OP.FLUSH_QP, qpn=5)
+        await idle(ctx, 30)
+        kind, state = abi.HistoryKind, abi.QpState
+        assert host.notes == [
+            (kind.INSTALLED, 2, state.RTS), (kind.FAILED, 2, REASON.CQ_OVERFLOW), (kind.STATE, 2, state.EMPTY),
+            (kind.INSTALLED, 5, state.RTS), (kind.STATE, 5, state.ERROR)]
+
+    session(script)
+
+
 def test_registering_and_invalidating():
     """REG_MR as the table says; INVALIDATE completes only behind a fence, and only if the table did it."""
     async def script(ctx, host):

@@ -84,3 +84,30 @@ def test_every_note_is_kept(rate):
 
     run(dut, user, cycles=2000)
     assert abi.HISTORY_DEPTH == 16
+
+
+def test_held_while_it_is_read():
+    """Notes of the QP that is read get lost, others' don't."""
+    dut, rng = History(CONFIG), random.Random(5)
+
+    async def user(ctx):
+        for hold in (0, 1, 0):
+            ctx.set(dut.hold, hold)
+            for qp in (4, 7):
+                ctx.set(dut.qp, 4)
+                ctx.set(dut.note_record, note(rng, qp, HistoryKind.ACK_SENT if hold else HistoryKind.RST))
+                ctx.set(dut.note, 1)
+                await ctx.tick()
+        ctx.set(dut.note, 0)
+        await ctx.tick()
+        for qp, expected in ((4, [7, 7]), (7, [7, 5, 7])):
+            ctx.set(dut.qp, qp)
+            await ctx.tick()
+            kinds = []
+            for at in range(16):
+                ctx.set(dut.at, at)
+                await ctx.tick()
+                kinds.append(ctx.get(dut.entry.kind))
+            assert [kind for kind in kinds if kind] == expected
+
+    run(dut, user)
