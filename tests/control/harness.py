@@ -58,7 +58,8 @@ class Host:
     def run(self, *testbenches, cycles=20_000, background=(), settle=scrub_cycles(CONFIG)):
         run(self.dut, *testbenches, cycles=cycles, settle=settle, background=[
             self.memory.requests(self.dut.reads), self.memory.answers(self.dut.read_data), self._inline, self._token,
-            self._lookup, self._cq, self._table, self._pages, self._expect, self._count, self._history, self._note, *background])
+            self._lookup, self._cq, self._table, self._pages, self._expect, self._count, self._history, self._note,
+            *background])
 
     async def _inline(self, ctx):
         while True:

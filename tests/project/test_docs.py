@@ -9,7 +9,7 @@ from emplace.config import NicConfig
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 #: Counters that say that something was too small, or that somebody was turned away for it.
-SCARCE = re.compile(r"overflow|no_slot|no_room|no_buffer|refused|parked|held_dropped|oversize|_lease|too_long$|was full|is full")
+SCARCE = re.compile(r"overflow|no_slot|no_room|no_buffer|refused|parked|held_dropped|oversize|_lease|too_long|was full|is full")
 
 
 def names(page):

@@ -41,7 +41,7 @@ def test_every_note_is_kept(rate):
             ctx.set(dut.control.p, note(rng, qp, HistoryKind.INSTALLED))
             ctx.set(dut.control.valid, 1)
             assert ctx.get(dut.control.ready)
-            golden[qp].append(({"kind": 1, **{k: ctx.get(getattr(dut.control.p, k)) for k in ("detail", "flags", "seq", "ack")}}))
+            golden[qp].append({"kind": 1, **{k: ctx.get(getattr(dut.control.p, k)) for k in ("detail", "flags", "seq", "ack")}})
             golden[qp][-1]["now"] = 0
             await ctx.tick()
         ctx.set(dut.control.valid, 0)
