@@ -25,7 +25,7 @@ class Wire:
         self.dut, self.rng, self.gap = Samples(), random.Random(seed), gap
         self.counted = {}                # number in SAMPLED: frames that it counted
         self.due = []                    # (cycles to go, number)
-        self.cycle = 0
+        self.cycle, self.judging = 0, -1
 
     async def tick(self, ctx):
         strobes = 0
@@ -39,6 +39,8 @@ class Wire:
     async def frame(self, ctx, *, length=None, layer=None):
         rng, dut = self.rng, self.dut
         layer = layer or rng.choice(list(BY_LAYER))
+        if self.cycle <= self.judging:   # a good frame behind another is never that early; a runt may be
+            layer = "mac"
         frame = rng.randbytes(length or rng.choice([rng.randint(1, 70), rng.randint(60, 200)]))
         spoiled, number = layer == "mac", rng.choice(BY_LAYER[layer])
         words = [frame[at:at + 8] for at in range(0, len(frame), 8)]
@@ -46,13 +48,9 @@ class Wire:
             last = n == len(words) - 1
             while rng.random() < 0.1:
                 await self.tick(ctx)
-            if last and spoiled:
-                self.due.append((self.cycle - 1 if n == 0 else self.cycle, number, frame))
-                if n:
-                    await self.tick(ctx)
-                else:                    # a frame of one word: the verdict is there before it
-                    self.due[-1] = (self.cycle, number, frame)
-                    await self.tick(ctx)
+            if last and spoiled:         # the verdict is there before the word
+                self.due.append((self.cycle, number, frame))
+                await self.tick(ctx)
             # What lies past the end may be anything.
             ctx.set(dut.word, {"data": int.from_bytes(word + rng.randbytes(8 - len(word)), "little"),
                                "empty": 8 - len(word), "last": last, "err": spoiled})
@@ -60,8 +58,9 @@ class Wire:
             await self.tick(ctx)
             ctx.set(dut.valid, 0)
         if not spoiled:
-            self.due.append((self.cycle + rng.randint(3, 7), number, frame))
-        for _ in range(rng.randint(*self.gap) if spoiled else rng.randint(max(self.gap[0], 8), max(self.gap[1], 9))):
+            self.judging = self.cycle + rng.randint(3, 7)
+            self.due.append((self.judging, number, frame))
+        for _ in range(rng.randint(*self.gap)):
             await self.tick(ctx)
 
     async def sample(self, ctx, number):

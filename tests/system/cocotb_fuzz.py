@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from emplace.abi import Access, EventType, Reason
 from emplace.config import PROFILES
-from emplace_sim import sender
-from emplace_sim.fpdu import split_fpdus
+from emplace_sim import ddp
+from emplace_sim.fpdu import build_fpdu, crc32c, split_fpdus
 from emplace_sim.rdmap_model import Qp, RdmapModel, Region, Wqe
 from emplace_sim.system import ALL_RIGHTS, Bench
 
@@ -46,20 +46,20 @@ def fpdus(plan):
             one[at % len(one)] ^= 1 << bit
             if mend:                     # the CRC is right for what is there
                 size = len(one) - 4
-                one = bytearray(one[:size]) + sender.crc32c(bytes(one[:size])).to_bytes(4, "little")
+                one = bytearray(one[:size]) + crc32c(bytes(one[:size])).to_bytes(4, "little")
             made.append(bytes(one))
         elif kind == "write":
             stag, at, data, last = what
-            made.append(sender.fpdu(sender.write(stag, BASE + at, data, last=last)))
+            made.append(build_fpdu(ddp.write(stag, BASE + at, data, last=last)))
         elif kind == "send":
             skip, gap, data, last = what
-            made.append(sender.fpdu(sender.send(msn + skip, data[:600], mo=mo + gap, last=last)))
+            made.append(build_fpdu(ddp.send(msn + skip, data[:600], mo=mo + gap, last=last)))
             mo = 0 if last else mo + len(data[:600])
             msn += last
         else:
             opcode, tagged, qn, data = what
-            made.append(sender.fpdu(
-                sender.tagged(opcode, STAG, BASE, data) if tagged else sender.untagged(opcode, qn, msn, mo, data)))
+            made.append(build_fpdu(
+                ddp.tagged(opcode, STAG, BASE, data) if tagged else ddp.untagged(opcode, msn, data, qn=qn, mo=mo)))
     return made
 
 
