@@ -17,7 +17,7 @@ from emplace_sim.mangle import mangled
 from emplace_sim.system import Bench
 
 CONFIG = PROFILES[os.environ.get("EMPLACE_PROFILE", "default")]
-FRAMES = int(os.environ.get("EMPLACE_FRAMES", "800"))
+FRAMES = int(os.environ.get("EMPLACE_FRAMES", "600"))
 SEED = int(os.environ.get("EMPLACE_SEED", "1"))
 BATCH = 10
 
@@ -95,9 +95,9 @@ async def a_bystander_keeps_its_rate(dut, share):
     for _ in range(FOES):
         foes.append(await foe())
     by.mark()
-    sent, octets, count = 0, 0, max(FRAMES // 2, 200)
+    sent, octets, count = 0, 0, FRAMES
     while sent < count:
-        while len(by.hostile) < 16 and sent < count:
+        while len(by.hostile) < 80 and sent < count:
             target = prey if rng.random() < 0.8 else readonly
             _, frame = mangled(rng, rng.choice(foes).flow, target.rkey, target.base, 4096)
             by.put(frame)
