@@ -693,8 +693,8 @@ COUNTERS = tuple(Counter(*line.split(None, 2)) for line in _COUNTERS.strip().spl
 
 
 #: Counters that have a sample, by number: those of mac, ip and frames that count frames which go no further on the fast path.
-SAMPLED = tuple(n for n, c in enumerate(COUNTERS) if c.layer in ("mac", "ip", "frames") and c.name.startswith("rx_")
-                and c.name not in ("rx_frames", "rx_segments", "rx_frames_host"))
+SAMPLED = tuple(n for n, c in enumerate(COUNTERS) if (c.layer == "mac" and c.doc.startswith("frames dropped"))
+                or (c.layer in ("ip", "frames") and c.name not in ("rx_segments", "rx_frames_host")))
 
 
 def counter_layout(layer):

@@ -18,7 +18,8 @@ def names(page):
 
 def test_every_size_has_a_row():
     rows = names("resources.md")
-    missing = {field.name for field in dataclasses.fields(NicConfig)} - {"name"} - rows
+    sizes = {field.name for field in dataclasses.fields(NicConfig) if isinstance(field.default, int)}
+    missing = sizes - rows
     assert not missing, f"no row in docs/resources.md for NicConfig.{', '.join(sorted(missing))}"
 
 

@@ -35,7 +35,7 @@ def test_report():
     assert any("rx_tcp_checksum" in line and "10.0.0.2:20000 > 10.0.0.1:30000" in line for line in lines)
     # Layers in the order of packets; a counter that has not moved is left out; one run is shown once.
     assert [line for line in lines if line in ("mac", "ip", "rdmap", "bus")] == ["mac", "ip", "rdmap", "bus"]
-    assert not any("rx_runts" in line for line in lines)
+    assert not any("rx_fragments" in line for line in lines)
     assert lines.count("mac") == 1 and sum(line.startswith("history of") for line in lines) == 1
     everything = report([row()], everything=True)
     assert all(counter.name in everything for counter in abi.COUNTERS)
@@ -68,7 +68,7 @@ def test_command(tmp_path, capsys):
         assert main(["stats", str(where)]) == 0
         assert "TcpInCsumErrors" in capsys.readouterr().out
     assert main(["stats", "--all", str(tmp_path)]) == 0
-    assert "rx_runts" in capsys.readouterr().out
+    assert "rx_fragments" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content, why", [
@@ -77,7 +77,7 @@ def test_command(tmp_path, capsys):
     ('[{"connection": "x", "counters": {}, "bus": {"write": 3}}]', "malformed"),
     ('[{"connection": "x", "counters": {}, "bus": [1]}]', "malformed"),
     ('[{"connection": "x", "counters": {}, "history": [{"kind": 1}]}]', "malformed"),
-    ('[{"connection": "x", "counters": {}, "samples": {"rx_runts": "zz"}}]', "malformed")])
+    ('[{"connection": "x", "counters": {}, "samples": {"rx_fragments": "zz"}}]', "malformed")])
 def test_bad_input(tmp_path, capsys, content, why):
     path = tmp_path / "run.json"
     if content is not None:

@@ -33,8 +33,8 @@ async def samples_are_the_frames_that_were_counted(dut):
     base = finish(flow.frame(b"sample of a payload" * 4))
     stranger = sender.Flow(src_port=9).frame(b"unknown" * 9)
     bad = {
-        "rx_fcs_errors": spoil(base, 0, mend=False), "rx_runts": base[:40] + fcs(base[:40]),
-        "rx_oversize": bytes(range(250)) * 9,
+        "rx_fcs_errors": spoil(base, 0, mend=False), "rx_undersize": base[:40] + fcs(base[:40]), "rx_fragments": base[:40],
+        "rx_oversize": bytes(range(250)) * 9 + fcs(bytes(range(250)) * 9), "rx_jabbers": bytes(range(249)) * 9,
         "rx_other_ethertype": spoil(base, 12, 0x86), "rx_ip_options": None, "rx_ip_checksum": spoil(base, 24),
         "rx_tcp_checksum": spoil(base, 90), "rx_no_connection": finish(stranger),
     }

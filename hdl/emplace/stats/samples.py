@@ -92,13 +92,13 @@ class Samples(wiring.Component):
             taken = Signal(name=f"{layer}_taken")
             with m.If(taken):
                 m.d.sync += waiting.eq(0)
-            if layer == "mac":           # its verdict comes before the frame's last word
+            if layer == "mac":           # its verdict comes before, with or right behind the frame's last word
                 counted, counter = Signal(), Signal(range(rows))
                 with m.If(any_):
                     m.d.sync += [counted.eq(1), counter.eq(row)]
-                with m.If(spoils & counted):
-                    m.d.sync += [counted.eq(any_), waiting.eq(spoiled.kept), Cat(order.kept, order.buffer, order.words).eq(
-                        Cat(spoiled.kept, spoiled.buffer, spoiled.words)), order.row.eq(counter)]
+                with m.If(spoils & (counted | any_)):
+                    m.d.sync += [counted.eq(0), waiting.eq(spoiled.kept), Cat(order.kept, order.buffer, order.words).eq(
+                        Cat(spoiled.kept, spoiled.buffer, spoiled.words)), order.row.eq(Mux(any_, row, counter))]
             else:
                 with m.If(any_):
                     m.d.sync += [waiting.eq(passed.kept), Cat(order.kept, order.buffer, order.words).eq(
