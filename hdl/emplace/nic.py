@@ -165,6 +165,7 @@ class Nic(wiring.Component):
         # History
         link(control.note, history.control)
         m.d.comb += [
+            history.note.eq(tcp.note), history.note_record.eq(tcp.note_record),
             history.now.eq(control.now), history.hold.eq(control.history_hold), history.qp.eq(control.history_qp),
             history.at.eq(control.history_at), control.history.eq(history.entry),
         ]
