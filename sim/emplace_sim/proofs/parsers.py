@@ -211,7 +211,7 @@ PARSER_PROOFS = [
         Mutation("short packet accepted", Header, "(self.left > self.room)", "(self.left > self.room + 1)"),
         Mutation("ends in the first word", Header, "short.eq(~self.valid | (self.index == 0) |", "short.eq(~self.valid |"),
         Mutation("padding is summed", Checksum, "Cat(self.left[:3] > n for n in range(8))", "0xFF"),
-    ], mutant_depth=12),
+    ], mutant_mode="prove"),
     Proof("options", OptionsProof, 11, 13, {Options: "options"}, [
         Mutation("half a word too many", Options, "half.eq(left == 1)", "half.eq(0)"),
         Mutation("a word too many", Options, "left.eq(Mux(final, 0, left - 2))", "left.eq(Mux(half, 0, left - 2))"),

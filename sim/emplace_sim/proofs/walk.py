@@ -192,5 +192,5 @@ WALK_PROOFS = [
                         m.next""", """                        m.d.sync += [result.consumed.eq(length), result.kept.eq(1)]
                         m.next"""),
         Mutation("given back twice", Walk, "state.slot), state.open.eq(0)]", "state.slot)]"),
-    ], mutant_depth=14),
+    ], mutant_mode="prove"),
 ]
