@@ -8,7 +8,6 @@ from .packets import PACKET_PROOFS
 from .parsers import PARSER_PROOFS
 from .protect import PROTECT_PROOFS
 from .queues import QUEUE_PROOFS
-from .receive import RECEIVE_PROOFS
 from .split import SPLIT_PROOFS
 from .streams import STREAM_PROOFS
 from .walk import WALK_PROOFS
@@ -16,4 +15,4 @@ from .walk import WALK_PROOFS
 __all__ = ["PROOFS", "Mutation", "Proof"]
 
 PROOFS = [*STREAM_PROOFS, *QUEUE_PROOFS, *CLOCK_PROOFS, *ARBITER_PROOFS, *PACKET_PROOFS, *GUARD_PROOFS,
-          *PROTECT_PROOFS, *SPLIT_PROOFS, *PARSER_PROOFS, *WALK_PROOFS, *RECEIVE_PROOFS]
+          *PROTECT_PROOFS, *SPLIT_PROOFS, *PARSER_PROOFS, *WALK_PROOFS]

@@ -1,20 +1,19 @@
 """Parsers of the IP layer: nothing behind a frame's end has a say."""
 
 from amaranth.asserts import AnySeq
-from amaranth.hdl import Assert, Assume, Cat, Cover, Module, Mux, ResetSignal, Signal
+from amaranth.hdl import Assert, Assume, Cat, Cover, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from emplace.ip.align import Align
 from emplace.ip.checksum import Checksum
 from emplace.ip.header import Header
-from emplace.ip.options import Options
 from emplace.stream.packet import PacketSignature
 
 from .base import Mutation, Proof
 from .tracker import well_formed
 
-__all__ = ["PARSER_PROOFS", "HeaderProof", "OptionsProof"]
+__all__ = ["PARSER_PROOFS", "HeaderProof"]
 
 #: Octets of the IPv4 packet behind which each field is known.
 _FIELDS = {"total": 4, "ecn": 2, "options": 1, "fragment": 8, "bad_protocol": 10, "seq": 28, "ack": 32,
@@ -153,55 +152,6 @@ class HeaderProof(wiring.Component):
         return m
 
 
-class OptionsProof(wiring.Component):
-    """Of :class:`Options`: two get the same lists, but behind each list's end what the solver likes, and each something
-    else; and idle cycles where it likes. All results are the same, in the same cycle. Bounded: from reset, hence for
-    one list of any length and form.
-    """
-
-    def __init__(self, options=Options):
-        self.parts = [options() for _ in range(2)]
-        super().__init__({"valid": In(1), "word": In(64), "data_offset": In(4)})
-
-    def elaborate(self, platform):
-        m = Module()
-        a, b = self.parts
-        # Octets of the list from this word's first on; word 4 has none.
-        index, left = Signal(4, init=4), Signal(7)
-        listed = Signal(7)
-        m.d.comb += listed.eq(Mux(self.data_offset > 5, (self.data_offset - 5) << 2, 0))
-        with m.If(self.valid):
-            with m.If(index != 15):
-                m.d.sync += index.eq(index + 1)
-            m.d.sync += left.eq(Mux(index == 4, listed, Mux(left > 8, left - 8, 0)))
-        m.d.comb += Assume(~ResetSignal())
-        for n, options in enumerate(self.parts):
-            m.submodules[f"options{n}"] = options
-            garbage = Signal(64, name=f"garbage{n}")
-            m.d.comb += [
-                garbage.eq(AnySeq(64)),
-                options.valid.eq(self.valid), options.index.eq(index),
-                options.length_new.eq(self.valid & (index == 4)), options.data_offset_next.eq(self.data_offset),
-                options.word.eq(Cat(Mux(self.valid & (lane < left), self.word.word_select(lane, 8),
-                                        garbage.word_select(lane, 8)) for lane in range(8))),
-            ]
-        m.d.comb += [Assert(getattr(a, name) == getattr(b, name), f"options: {name}")
-                     for name in ("none", "canonical", "done")]
-        with m.If(a.done):
-            m.d.comb += Assert(a.good == b.good, "options: good")
-            with m.If(a.good):
-                m.d.comb += Assert(a.found == b.found, "options: found")
-                with m.If(a.found):
-                    m.d.comb += Assert((a.tsval == b.tsval) & (a.tsecr == b.tsecr), "options: timestamps")
-        with m.If(a.canonical & (index >= 7)):
-            m.d.comb += Assert((a.tsval == b.tsval) & (a.tsecr == b.tsecr), "options: canonical timestamps")
-        m.d.comb += [
-            Cover(a.done & a.good & a.found & (self.data_offset == 7), "options: timestamps found"),
-            Cover(a.done & ~a.good, "options: malformed"),
-        ]
-        return m
-
-
 PARSER_PROOFS = [
     Proof("parsers", HeaderProof, 2, 14, {Align: "align", Header: "header", Checksum: "checksum"}, [
         Mutation("type behind the frame's end", Align, "self.ipv4.eq((now[32:48] == 0x0008) & (size >= 6))",
@@ -212,9 +162,4 @@ PARSER_PROOFS = [
         Mutation("ends in the first word", Header, "short.eq(~self.valid | (self.index == 0) |", "short.eq(~self.valid |"),
         Mutation("padding is summed", Checksum, "Cat(self.left[:3] > n for n in range(8))", "0xFF"),
     ], mutant_mode="prove"),
-    Proof("options", OptionsProof, 11, 13, {Options: "options"}, [
-        Mutation("half a word too many", Options, "half.eq(left == 1)", "half.eq(0)"),
-        Mutation("a word too many", Options, "left.eq(Mux(final, 0, left - 2))", "left.eq(Mux(half, 0, left - 2))"),
-        Mutation("an option may reach beyond", Options, "~after.pending & (after.next == 0)", "~after.pending"),
-    ], mutant_depth=11, mode="bmc"),
 ]

@@ -182,7 +182,7 @@ class WalkProof(wiring.Component):
 
 
 WALK_PROOFS = [
-    Proof("slot progress", WalkProof, 2, 14, {Walk: "walk"}, [
+    Proof("slot progress", WalkProof, 2, 20, {Walk: "walk"}, [
         Mutation("takes a slot while few are free", Walk, "with m.If(state.open | enough):", "with m.If(1):"),
         Mutation("an FPDU waits for a free slot", Walk, "with m.If(state.open | enough):", "with m.If(enough):"),
         Mutation("old slot forgotten", Walk, """m.Elif(self.outcome == Outcome.INCOMPLETE):
