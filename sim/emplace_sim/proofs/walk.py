@@ -9,6 +9,7 @@ from emplace.config import NicConfig
 from emplace.control.records import RecordKind
 from emplace.mpa.records import Outcome
 from emplace.mpa.walk import Walk
+from emplace.tcp.records import StreamEnd
 
 from .base import Mutation, Proof
 from .contract import StreamContract
@@ -58,14 +59,17 @@ class WalkProof(wiring.Component):
 
         # The request at hand
         slot, length, data = Signal(config.slot_bits), Signal(12), Signal()
+        is_token, end_of = Signal(), Signal(StreamEnd)
         taken, answered = Signal(), Signal()
         m.d.comb += [
             taken.eq(dut.walk.valid & dut.walk.ready), answered.eq(dut.walked.valid & dut.walked.ready),
         ]
         with m.If(taken):
             m.d.sync += [slot.eq(dut.walk.p.slot), length.eq(dut.walk.p.length),
-                         data.eq(dut.walk.p.kind == RecordKind.DATA)]
+                         is_token.eq(dut.walk.p.kind == RecordKind.TOKEN), end_of.eq(dut.walk.p.end)]
             m.d.comb += Assume((dut.walk.p.length != 0) & (dut.walk.p.length <= config.slot_bytes))
+
+        m.d.comb += data.eq(~is_token & (end_of == StreamEnd.NONE))
 
         # The cutter
         ended, outcome, size, had_enough, enough = Signal(), Signal(Outcome), Signal(12), Signal(), Signal()
@@ -147,10 +151,10 @@ class WalkProof(wiring.Component):
                             & ~answer.kept & ~answer.parked & ~answer.failed)),
             Assert(~dut.slot_free.valid | stage.answer | stage.store),
             Assert(stage.idle | dut.is_lease | ((dut.new_slot == slot) & (dut.new_length == length)
-                                                & (dut.is_token != data))),
+                                                & (dut.is_token == is_token) & (dut.end_of == end_of))),
             Assert(stage.idle | dut.is_lease | ((length != 0) & (length <= config.slot_bytes)) | ~data),
             Assert(~stage.answer | ~dut.is_lease), Assert(~(stage.load | stage.look | stage.notice) | ~ended),
-            Assert(~stage.notice | dut.is_token | dut.is_lease),
+            Assert(~stage.notice | ~data | dut.is_lease),
             Assert(stage.idle | stage.load | dut.known),
         ]
         with m.If(stage.idle & dut.known & mine):
@@ -159,7 +163,7 @@ class WalkProof(wiring.Component):
             m.d.comb += [Assert(~dut.is_lease & data & (had == state.open) & (alive == state.alive) & state.alive)]
         with m.If((cutting | appending) & state.open):
             m.d.comb += [Assert(dut.total == length + state.held)]
-        with m.If(stage.look & state.open & dut.continues & ~dut.is_token & ~dut.is_lease):
+        with m.If(stage.look & state.open & dut.continues & data & ~dut.is_lease):
             m.d.comb += Assert(dut.total == length + state.held)
         with m.If(stage.settle):
             m.d.comb += [Assert(ended & (outcome != Outcome.END) & (outcome != Outcome.INCOMPLETE)),
