@@ -49,6 +49,7 @@ def pages():
                  "FrameRxDescriptor", "FrameRxCompletion",
                  "FrameTxDescriptor", "FrameTxHead"):
         yield name.lower(), record(getattr(abi, name))
+    yield "history", record(abi.History.elem_shape)
     for name in ("SendOpcode", "SendFlags",
                  "WcOpcode", "WcStatus", "EventType", "Access", "QpFlags", "QpState", "FrameControl", "MacControl",
                  "FrameReason", "FrameFlags", "FrameTxFlags", "HistoryKind"):

@@ -55,11 +55,13 @@ class Header(wiring.Component):
             "length": Out(signed(17)), "length_next": Out(signed(17)), "length_new": Out(1),
             "bad_ip": Out(1), "options": Out(1), "fragment": Out(1), "bad_protocol": Out(1), "bad_tcp": Out(1),
         })
+        # Public to the proof only: shorter than its total length; malformed.
+        self.short, self.bad_form = Signal(), Signal()
 
     def elaborate(self, platform):
         m = Module()
         word = self.word
-        total, short, bad_form = Signal(16), Signal(), Signal()
+        total, short, bad_form = Signal(16), self.short, self.bad_form
         m.d.comb += [
             total.eq(swapped(word[16:32])),
             self.data_offset_next.eq(word[4:8]),
