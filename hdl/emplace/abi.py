@@ -604,6 +604,13 @@ ip      rx_tcp_flags        SYN, FIN, RST or URG, or no ACK, on an installed con
 ip      rx_no_connection    TCP, but no installed connection
 ip      rx_no_slot          segments dropped: no free slot, or payload longer than a slot
 ip      rx_segments         segments handed to TCP
+ip      rx_frames_held      frames of a held connection, for the host
+frames  rx_frames_host      frames that went to the host
+frames  rx_frames_off       frames for the host dropped: FRAME_CONTROL.RX is not set
+frames  rx_frames_filtered  frames for the host dropped: another station's MAC address
+frames  rx_frames_no_room   frames for the host dropped: the frame memory is full
+frames  rx_frame_no_buffer  frames for the host dropped: fewer descriptors posted than the frame needs
+frames  rx_frame_bus_error  receive descriptors that could not be read; the frame is dropped, or truncated before it
 tcp     rx_dead             segments for a QP that is not in RTS
 tcp     rx_fast_path        header prediction held
 tcp     rx_slow_path        it did not

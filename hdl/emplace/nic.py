@@ -9,7 +9,8 @@ from .control.layer import Control
 from .ddp.layer import Ddp
 from .dma.cfg import Cfg
 from .dma.layer import Dma
-from .dma.records import READ_CLIENTS, ReadClient
+from .dma.records import READ_CLIENTS, PlainSource, ReadClient
+from .frames.layer import Frames
 from .ip.layer import Ip
 from .mac.layer import Mac
 from .mac.records import Xgmii
@@ -64,6 +65,7 @@ class Nic(wiring.Component):
         m.submodules.protect = protect = Protect(config)
         m.submodules.queues = queues = Queues(config)
         m.submodules.dma = dma = Dma(config)
+        m.submodules.frames = frames = Frames(config)
         m.submodules.control = control = Control(config)
         m.submodules.tx_frames = tx_frames = PacketQueue(config.word_bytes, 64)
 
@@ -79,6 +81,7 @@ class Nic(wiring.Component):
 
         # A frame's way to host memory
         link(mac.rx, ip.frames)
+        m.d.comb += ip.injected.eq(0)      # nobody puts frames in yet
         link(ip.segments, tcp.segments)
         link(tcp.walk, mpa.walk)
         link(mpa.walked, tcp.walked)
@@ -89,6 +92,13 @@ class Nic(wiring.Component):
         link(rdmap.commands, queues.commands)
         link(queues.writes, dma.commands)
         link(mpa.packets, dma.packets)
+
+        # Any other frame's
+        m.d.comb += [frames.i.payload.eq(ip.frames.payload), frames.i.valid.eq(ip.frames.valid)]
+        link(ip.dispositions, frames.dispositions)
+        link(frames.writes, dma.plain[PlainSource.FRAME_RX])
+        link(frames.packets, dma.plain_packets[PlainSource.FRAME_RX])
+        m.d.comb += [dma.plain[PlainSource.FRAME_TX].valid.eq(0), dma.plain_packets[PlainSource.FRAME_TX].valid.eq(0)]
 
         # Slots
         link(tcp.alloc, ip.alloc)
@@ -115,15 +125,17 @@ class Nic(wiring.Component):
         link(dma.mmio_write, control.mmio_write)
         link(dma.mmio_read, control.mmio_read)
         link(control.mmio_data, dma.mmio_data)
-        for client, layer in ((ReadClient.CONTROL, control), (ReadClient.RECEIVE, queues)):
+        for client, layer in ((ReadClient.CONTROL, control), (ReadClient.RECEIVE, queues), (ReadClient.FRAME_RX, frames)):
             link(layer.reads, dma.reads[client])
             link(dma.read_data[client], layer.read_data)
-        for client in range(ReadClient.FRAME_RX, READ_CLIENTS):      # nobody yet
+        for client in range(ReadClient.FRAME_TX, READ_CLIENTS):      # nobody yet
             m.d.comb += [dma.reads[client].valid.eq(0), dma.read_data[client].ready.eq(0)]
         link(control.inline, queues.inline)
         link(control.doorbell, queues.doorbell)
         link(control.token, ip.token)
         link(dma.token, control.token_done)
+        link(control.hold, ip.hold)
+        link(frames.reached, control.reached)
         link(control.lookup_update, ip.lookup_update)
         link(ip.lookup_result, control.lookup_result)
         link(control.table, protect.table)
@@ -141,6 +153,8 @@ class Nic(wiring.Component):
             mpa.lease.eq(control.lease),
             dma.guard_ranges.eq(control.guard_ranges),
             queues.event_ring.eq(control.event_ring),
+            control.released.eq(ip.released),
+            frames.settings.eq(control.frame_settings), frames.ring.eq(control.frame_ring),
             *(layer.cmd.eq(control.cmd) for layer in (tcp, mpa, ddp, rdmap, queues)),
         ]
 
@@ -151,7 +165,7 @@ class Nic(wiring.Component):
         m.d.comb += control.upload.eq(upload)
 
         # Counters, in the order of abi.COUNTERS
-        strobes = {"mac": mac.count, "ip": ip.count, "tcp": tcp.count, "mpa": mpa.count, "rdmap": rdmap.count,
+        strobes = {"mac": mac.count, "ip": ip.count, "frames": frames.count, "tcp": tcp.count, "mpa": mpa.count, "rdmap": rdmap.count,
                    "dma": dma.count, "queues": queues.count, "control": control.count}
         m.d.comb += control.counts.eq(Cat(strobes[c.layer][c.name] for c in abi.COUNTERS))
 

@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .. import abi
 from ..dma.records import GuardRange, MmioRead, MmioWrite, ReadRequest, ReadWord, WriteCommand
-from ..ip.records import LookupUpdate
+from ..frames.records import FrameRing, FrameSettings, Reached
+from ..ip.records import HoldRequest, LookupUpdate
 from ..protect.records import PageWrite, TableResult, TableUpdate
 from ..queues.ports import CqResult, CqUpdate, EventRing, Ring
 from ..rdmap.records import Died, ExpectRead, ExpectResult
@@ -15,6 +16,7 @@ from ..stream.packet import connect_streams
 from .admin_ring import AdminRing
 from .check import CommandCheck
 from .deaths import Deaths
+from .hold import Holder
 from .records import InstallCommand, Token, UploadPart
 from .registers import Registers
 from .sequencer import Sequencer
@@ -23,7 +25,7 @@ __all__ = ["Control"]
 
 
 class Control(wiring.Component):
-    """See :mod:`.registers`, :mod:`.admin_ring`, :mod:`.sequencer` and :mod:`.deaths`.
+    """See :mod:`.registers`, :mod:`.admin_ring`, :mod:`.sequencer`, :mod:`.hold` and :mod:`.deaths`.
 
     Parameters
     ----------
@@ -46,12 +48,14 @@ class Control(wiring.Component):
     died : ``In(stream.Signature(Died(config))).array(2)``
         Streams that rdmap (0) and queues (1) have ended. Always taken.
     alive : ``Out(qps)``
-        Bit n: QP slot n is in RTS.
+        Bit n: QP slot n is in RTS, or held.
     cmd : ``Out(InstallCommand)``
         The command under way.
     now, lease : ``Out(32)``
         Ticks.
-    guard_ranges, event_ring
+    hold, released, reached
+        Holds: orders to ip, and what ip and frames say.
+    guard_ranges, event_ring, frame_ring, frame_settings
         As the registers say.
     upload : ``In(UploadPart)``
         All owners' parts, ORed; theirs stand until the next UPLOAD token.
@@ -88,6 +92,11 @@ class Control(wiring.Component):
             "lease":         Out(32),
             "guard_ranges":  Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
             "event_ring":    Out(EventRing),
+            "frame_ring":    Out(FrameRing),
+            "frame_settings": Out(FrameSettings),
+            "hold":          Out(stream.Signature(HoldRequest(config))),
+            "released":      In(1),
+            "reached":       In(stream.Signature(Reached)),
             "upload":        In(UploadPart),
             "counts":        In(len(abi.COUNTERS)),
             "count":         Out(abi.counter_layout("control")),
@@ -100,13 +109,15 @@ class Control(wiring.Component):
         m.submodules.check = check = CommandCheck(self.config)
         m.submodules.deaths = deaths = Deaths(self.config)
         m.submodules.sequencer = sequencer = Sequencer(self.config)
+        m.submodules.holder = holder = Holder(self.config)
         m.submodules.counters = counters = Counters(len(abi.COUNTERS))
 
         connect(m, flipped(self.mmio_write), registers.mmio_write)
         for source, sink in ((self.mmio_read, registers.mmio_read), (registers.mmio_data, self.mmio_data),
                              (registers.doorbell, self.doorbell),
                              (ring.reads, self.reads), (self.read_data, ring.read_data),
-                             (deaths.o, sequencer.deaths),
+                             (deaths.o, sequencer.deaths), (sequencer.holds, holder.i), (holder.o, sequencer.held),
+                             (holder.hold, self.hold), (self.reached, holder.reached),
                              (self.died[0], deaths.died[0]), (self.died[1], deaths.died[1])):
             connect_streams(m, source, sink)
         for name in ("inline", "token", "lookup_update", "table", "pages", "cq_update", "expect"):
@@ -125,6 +136,8 @@ class Control(wiring.Component):
             self.alive.eq(sequencer.alive), self.cmd.eq(ring.command),
             self.now.eq(registers.now), self.lease.eq(registers.lease),
             self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),
+            self.frame_ring.eq(registers.frame_ring), self.frame_settings.eq(registers.frame_settings),
+            holder.released.eq(self.released),
             counters.strobes.eq(self.counts), counters.pair.eq(registers.pair), registers.counters.eq(counters.data),
             self.count.commands.eq(sequencer.commands), self.count.commands_refused.eq(sequencer.commands_refused),
         ]

@@ -11,7 +11,7 @@ from ..protect.records import PageWrite, TableOp, TableResult, TableUpdate
 from ..queues.ports import CqOp, CqResult, CqUpdate
 from ..rdmap.records import Died, ExpectRead, ExpectResult
 from ..stream.scrub import scrub
-from .ports import QpEntry
+from .ports import HoldAnswer, HoldKind, HoldOrder, QpEntry
 from .records import Token, TokenOp, UploadPart
 
 __all__ = ["Sequencer"]
@@ -42,8 +42,10 @@ class Sequencer(wiring.Component):
     inline, token, token_done, lookup_update, lookup_result, table, table_result, pages, cq_update, cq_result, expect,
     expect_result
         To the neighbours, see :class:`~emplace.control.layer.Control`.
+    holds, held : ``Out(stream.Signature(HoldOrder(config)))``, ``In(stream.Signature(HoldAnswer))``
+        To :class:`~emplace.control.hold.Holder`.
     alive : ``Out(qps)``
-        Bit n: QP slot n is in RTS.
+        Bit n: QP slot n is in RTS, or held.
     upload : ``In(UploadPart)``
     commands, commands_refused : ``Out(1)``
         Strobes.
@@ -74,6 +76,8 @@ class Sequencer(wiring.Component):
             "cq_result":          In(stream.Signature(CqResult)),
             "expect":             Out(stream.Signature(ExpectRead(config))),
             "expect_result":      In(stream.Signature(ExpectResult)),
+            "holds":              Out(stream.Signature(HoldOrder(config))),
+            "held":               In(stream.Signature(HoldAnswer)),
             "alive":              Out(config.qps),
             "upload":             In(UploadPart),
             "commands":           Out(1),
@@ -93,6 +97,8 @@ class Sequencer(wiring.Component):
         qp_read, qp_write = qps.read_port(), qps.write_port()
         qp, entry = Signal(config.qp_bits), Signal(QpEntry(config))
         opcode, status = Signal(8), Signal(8)          # of the command at work
+        value = Signal(32)                             # of its completion
+        holding = Signal()                             # INSTALL_QP: what becomes of the QP
         dying, reason = Signal(), Signal(8)            # it isn't a command, but a death
         token_op, inserting = Signal(TokenOp), Signal()
         second = Signal()                              # of INSTALL_QP's two CQs
@@ -110,6 +116,7 @@ class Sequencer(wiring.Component):
         # What the neighbours are told. Each payload stands still while its FSM state lasts.
         expect, cq = view(Opcode.EXPECT_READ), view(Opcode.CREATE_CQ)
         uploading = Signal()
+        activate = view(Opcode.ACTIVATE_QP)
         completion, upload = Signal(abi.AdminCompletion), Signal(abi.Upload)
         m.d.comb += [
             self.token.p.op.eq(token_op), self.token.p.qp.eq(Mux(token_op == TokenOp.FENCE, 0, qp)),
@@ -123,7 +130,10 @@ class Sequencer(wiring.Component):
             self.expect.p.qp.eq(qp), self.expect.p.stag.eq(expect.stag), self.expect.p.to.eq(expect.to),
             self.expect.p.length.eq(expect.length), self.expect.p.wr_id.eq(expect.wr_id),
             completion.cookie.eq(self.command[32:64]), completion.status.eq(status), completion.opcode.eq(opcode),
-            completion.phase.eq(self.completion_phase),
+            completion.phase.eq(self.completion_phase), completion.value.eq(value),
+            holding.eq(install.flags[abi.QpFlags.HELD.bit_length() - 1]),
+            self.holds.p.kind.eq(Mux(holding, HoldKind.HOLD, HoldKind.FREE)), self.holds.p.qp.eq(qp),
+            self.holds.p.qpn.eq(install.qpn), self.holds.p.index.eq(activate.index),
             upload.eq(self.upload), upload.qpn.eq(entry.qpn), upload.state.eq(entry.state),
             upload.reason.eq(entry.reason),
             self.inline.p.kind.eq(WriteKind.INLINE),
@@ -132,6 +142,8 @@ class Sequencer(wiring.Component):
             self.inline.p.data.eq(Mux(uploading, upload.as_value(), completion.as_value())),
             qp_read.addr.eq(qp), qp_write.addr.eq(qp), qp_write.data.eq(entry),
         ]
+        with m.If(opcode == Opcode.ACTIVATE_QP):
+            m.d.comb += self.holds.p.kind.eq(HoldKind.ACTIVATE)
         with m.Switch(opcode):
             with m.Case(Opcode.CREATE_CQ):
                 m.d.comb += self.cq_update.p.op.eq(CqOp.CREATE)
@@ -144,7 +156,9 @@ class Sequencer(wiring.Component):
                 ]
 
         unknown, mine = Signal(), Signal()             # the slot isn't that QP's
+        running = Signal()                             # its stream goes on
         m.d.comb += [
+            running.eq((entry.state == State.RTS) | (entry.state == State.HELD)),
             mine.eq((entry.state != State.EMPTY) & (entry.qpn == install.qpn)), unknown.eq(~mine),
         ]
 
@@ -159,7 +173,7 @@ class Sequencer(wiring.Component):
         def store(state, why=None):
             """The QP's new state."""
             m.d.comb += [qp_write.en.eq(1), qp_write.data.state.eq(state)]
-            m.d.sync += [entry.state.eq(state), self.alive.bit_select(qp, 1).eq(int(state == State.RTS))]
+            m.d.sync += [entry.state.eq(state), self.alive.bit_select(qp, 1).eq(state in (State.RTS, State.HELD))]
             if why is not None:
                 m.d.comb += qp_write.data.reason.eq(why)
 
@@ -171,7 +185,7 @@ class Sequencer(wiring.Component):
         with m.FSM(name="sequencer"):
             with m.State("IDLE"):                      # waits for a death or a command
                 m.d.comb += self.deaths.ready.eq(1)
-                m.d.sync += [second.eq(0), writing.eq(0), crooked.eq(0), inserting.eq(0), step.eq(0)]
+                m.d.sync += [value.eq(0), second.eq(0), writing.eq(0), crooked.eq(0), inserting.eq(0), step.eq(0)]
                 with m.If(self.deaths.valid):
                     m.d.sync += [qp.eq(self.deaths.p.qp), reason.eq(self.deaths.p.reason), dying.eq(1)]
                     m.next = "QP_READ"
@@ -188,7 +202,7 @@ class Sequencer(wiring.Component):
                     m.next = "DISPATCH"
 
             with m.State("DYING"):
-                with m.If(entry.state == State.RTS):
+                with m.If(running):
                     store(State.ERROR, reason)
                     stop(TokenOp.KILL)
                 with m.Else():                         # it has been stopped already
@@ -224,7 +238,7 @@ class Sequencer(wiring.Component):
                         with m.Case(Opcode.REMOVE_QP, Opcode.FLUSH_QP):
                             with m.If(unknown):
                                 complete(Status.BAD_QPN)
-                            with m.Elif(entry.state == State.RTS):
+                            with m.Elif(running):
                                 store(State.ERROR, abi.Reason.NONE)
                                 stop(TokenOp.KILL)
                             with m.Elif(opcode == Opcode.REMOVE_QP):
@@ -243,6 +257,30 @@ class Sequencer(wiring.Component):
                                 complete(Status.BAD_STATE)
                             with m.Else():
                                 m.next = "EXPECT"
+                        with m.Case(Opcode.ACTIVATE_QP):
+                            with m.If(unknown):
+                                complete(Status.BAD_QPN)
+                            with m.Elif(entry.state != State.HELD):
+                                complete(Status.BAD_STATE)
+                            with m.Else():
+                                m.next = "HOLD"
+
+            with m.State("HOLD"):                      # waits until the holder takes it
+                m.d.comb += self.holds.valid.eq(1)
+                with m.If(self.holds.ready):
+                    m.next = "HOLD_RESULT"
+            with m.State("HOLD_RESULT"):               # waits for the holder's answer
+                m.d.comb += self.held.ready.eq(1)
+                with m.If(self.held.valid):
+                    with m.If(opcode == Opcode.INSTALL_QP):
+                        m.d.sync += inserting.eq(1)
+                        m.next = "LOOKUP"
+                    with m.Elif(self.held.p.again):
+                        m.d.sync += value.eq(self.held.p.index)
+                        complete(Status.AGAIN)
+                    with m.Else():
+                        store(State.RTS)
+                        complete(Status.OK)
 
             with m.State("SCAN"):                      # DESTROY_CQ: the memory is reading
                 m.next = "SCAN_LOOK"
@@ -321,6 +359,8 @@ class Sequencer(wiring.Component):
                         m.next = "TOKEN"
                     with m.Elif(self.lookup_result.p.status == Status.OK):
                         store(State.RTS, abi.Reason.NONE)
+                        with m.If(holding):
+                            store(State.HELD, abi.Reason.NONE)
                         m.d.comb += [
                             qp_write.data.qpn.eq(install.qpn), qp_write.data.recv_cq.eq(install.recv_cq),
                             qp_write.data.send_cq.eq(install.send_cq), qp_write.data.key.eq(key),
@@ -338,9 +378,8 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.token_done.ready.eq(1)
                 with m.If(self.token_done.valid):
                     with m.Switch(token_op):
-                        with m.Case(TokenOp.INSTALL):
-                            m.d.sync += inserting.eq(1)
-                            m.next = "LOOKUP"
+                        with m.Case(TokenOp.INSTALL):  # its frames' way first, then that they are found
+                            m.next = "HOLD"
                         with m.Case(TokenOp.KILL):
                             with m.If(dying):
                                 m.next = "IDLE"

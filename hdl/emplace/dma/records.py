@@ -4,8 +4,8 @@ from amaranth.lib import data, enum
 
 from ..control.records import Token
 
-__all__ = ["PlaceKind", "PlaceCommand", "WriteKind", "WriteCommand", "ReadClient", "READ_CLIENTS", "ReadRequest", "ReadWord",
-           "MmioWrite", "MmioRead", "GuardRange"]
+__all__ = ["PlaceKind", "PlaceCommand", "WriteKind", "WriteCommand", "PlainSource", "PlainWrite", "ReadClient", "READ_CLIENTS",
+           "ReadRequest", "ReadWord", "MmioWrite", "MmioRead", "GuardRange"]
 
 
 class ReadClient(enum.IntEnum, shape=3):
@@ -20,6 +20,13 @@ class ReadClient(enum.IntEnum, shape=3):
 
 
 READ_CLIENTS = len(ReadClient)
+
+
+class PlainSource(enum.IntEnum, shape=1):
+    """Who writes to host memory beside queues: index of dma's ``plain`` and ``plain_packets``."""
+
+    FRAME_RX = 0     # received frames and their completions
+    FRAME_TX = 1     # heads of the transmit ring
 
 
 class PlaceKind(enum.Enum, shape=3):
@@ -74,6 +81,10 @@ class WriteCommand(data.StructLayout):
     def __init__(self, config):
         super().__init__({"kind": WriteKind, "token": Token(config), "address": 64, "length": 13, "skip": 6,
                           "final": 1, "data": 512})
+
+
+#: ``length`` octets of a packet of its own to ``address``, but for the ``skip`` octets that it begins with.
+PlainWrite = data.StructLayout({"address": 64, "length": 13, "skip": 3})
 
 
 class ReadRequest(data.StructLayout):
