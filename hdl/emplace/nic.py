@@ -165,8 +165,8 @@ class Nic(wiring.Component):
         m.d.comb += control.upload.eq(upload)
 
         # Counters, in the order of abi.COUNTERS
-        strobes = {"mac": mac.count, "ip": ip.count, "frames": frames.count, "tcp": tcp.count, "mpa": mpa.count, "rdmap": rdmap.count,
-                   "dma": dma.count, "queues": queues.count, "control": control.count}
+        strobes = {"mac": mac.count, "ip": ip.count, "frames": frames.count, "tcp": tcp.count, "mpa": mpa.count,
+                   "rdmap": rdmap.count, "dma": dma.count, "queues": queues.count, "control": control.count}
         m.d.comb += control.counts.eq(Cat(strobes[c.layer][c.name] for c in abi.COUNTERS))
 
         return m

@@ -157,7 +157,7 @@ class Bench:
                 assert self.read <= self.posted, "read before it was posted"
                 if failed:
                     content = rng.randbytes(rng.choice([8, 8 * (length // 8)]))
-                for n, word in enumerate(words.split(content, 8, err=failed)):
+                for word in words.split(content, 8, err=failed):
                     await put(ctx, dut.read_data, {**word, "client": 0}, rng=rng, idle=self.stall)
 
         async def writes(ctx):

@@ -10,8 +10,8 @@ from scapy.packet import Raw
 from emplace.abi import COUNTERS
 from emplace.config import PROFILES
 from emplace.control.records import RecordKind
-from emplace.ip.records import HoldOp
 from emplace.ip.layer import Ip
+from emplace.ip.records import HoldOp
 from emplace_sim import words
 from emplace_sim.frames import parse
 from emplace_sim.plain import fate

@@ -161,7 +161,6 @@ def test_release_is_atomic(seed):
     assert [d for d in dispositions if d[0] != "mark" and d[4] == 1 and not d[0]] == []          # the other QP stays held
     outcomes = [freed for freed, *_ in verdicts]
     assert outcomes.count(True) > 10 and outcomes.count(False) > 10
-    held, state, number = True, None, 0
     marks = [n for n, d in enumerate(dispositions) if d[0] == "mark"]
     assert len(marks) > len(verdicts)
     # Between a watch's mark and the next mark: host's frames of QP 0 only if the release was refused, never behind a

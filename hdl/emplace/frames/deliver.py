@@ -102,7 +102,7 @@ class Deliver(wiring.Component):
 
         # A write leaves: its address here, its bytes by way of the reader.
         writes = self.writes
-        length, enough, span, room = Signal(13), Signal(), Signal(14), Signal(17)
+        length, enough, span = Signal(13), Signal(), Signal(14)
         m.d.comb += span.eq(position[:3] + length)
         m.d.sync += enough.eq(self.posted >= need)
         with m.If(writes.ready):

@@ -103,7 +103,8 @@ class Header(wiring.Component):
                 with m.Case(3):
                     m.d.sync += [
                         self.seq.eq(swapped(word[:32])), self.ack.eq(swapped(word[32:])),
-                        udp_length.eq((word[:16] == Cat(rest[8:], rest[:8])) & rest[3:].any()), udp_summed.eq(word[16:32].any()),
+                        udp_length.eq((word[:16] == Cat(rest[8:], rest[:8])) & rest[3:].any()),
+                        udp_summed.eq(word[16:32].any()),
                     ]
                 with m.Case(4):
                     m.d.sync += [

@@ -51,7 +51,8 @@ class Judge(wiring.Component):
         super().__init__({
             "end": In(1), "err": In(1), "from_host": In(1), "ipv4": In(1), "tagged": In(1), "between": In(1),
             "seq": In(32), "ack": In(32), "window": In(16), "flags": In(8), "ecn": In(2), "length": In(signed(17)),
-            "data_offset": In(4), "udp": In(1), "bad_ip": In(1), "options": In(1), "fragment": In(1), "bad_protocol": In(1), "bad_tcp": In(1),
+            "data_offset": In(4), "udp": In(1),
+            "bad_ip": In(1), "options": In(1), "fragment": In(1), "bad_protocol": In(1), "bad_tcp": In(1),
             "ip_good": In(1), "tcp_good": In(1),
             "canonical": In(1), "none": In(1), "walked": In(1), "good": In(1), "found": In(1),
             "tsval": In(32), "tsecr": In(32),

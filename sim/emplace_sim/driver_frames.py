@@ -1,0 +1,116 @@
+"""The driver's half of the plain frame path: the host network interface, as it were."""
+
+from dataclasses import dataclass
+
+from emplace import abi
+from emplace.abi import FrameControl, FrameFlags, FrameReason
+
+from .driver_records import pack, unpack
+
+__all__ = ["HEADER_BYTES", "Frame", "FrameReceiver"]
+
+HEADER_BYTES = 128
+
+
+@dataclass
+class Frame:
+    """A frame that the card gave to the host. ``number``: of its completion; ``header``: octets that lay apart; ``qpn``:
+    HELD, whose it is; ``descriptor``, ``buffers``: where it lay."""
+
+    data: bytes
+    reason: FrameReason
+    flags: FrameFlags
+    header: int
+    qpn: int
+    number: int
+    descriptor: int
+    buffers: int
+
+    truncated = property(lambda self: FrameFlags.TRUNCATED in self.flags)
+
+
+class FrameReceiver:
+    """Gives the card buffers, and takes frames out of them.
+
+    Parameters
+    ----------
+    device : an open Device
+    entries : descriptors of the ring, a power of two
+    buffer_bytes : of a data buffer, a power of two in 256..65536
+    split : headers of TCP frames apart from their payload
+    """
+
+    def __init__(self, device, *, entries=64, buffer_bytes=2048, split=False, promiscuous=False, mac=0x525400000001):
+        if entries < 2 or entries & entries - 1 or entries > 4096:
+            raise ValueError(f"entries must be a power of two in 2..4096, not {entries}")
+        if buffer_bytes & buffer_bytes - 1 or not 256 <= buffer_bytes <= 65536:
+            raise ValueError(f"buffer_bytes must be a power of two in 256..65536, not {buffer_bytes}")
+        self.device, self.entries, self.buffer_bytes, self.mac = device, entries, buffer_bytes, mac
+        self.control = (FrameControl.RX | (FrameControl.SPLIT if split else FrameControl(0))
+                        | (FrameControl.PROMISCUOUS if promiscuous else FrameControl(0)))
+        memory = device.memory
+        self.ring = device.ring_memory(16 * entries, "frame.descriptor")
+        self.completions = device.ring_memory(32 * entries, "frame.completion")
+        self.headers = memory.alloc(HEADER_BYTES * entries, label="frame.header", contiguous=True)
+        self.buffers = [memory.alloc(buffer_bytes, label="frame.data", contiguous=True) for _ in range(entries)]
+        for n, buffer in enumerate(self.buffers):
+            self.ring.write(16 * n, pack(abi.FrameRxDescriptor, {"header": self.headers.address + HEADER_BYTES * n,
+                                                                 "data": buffer.address}))
+        self.number = 0                      # completions read so far: ACTIVATE's index
+        self.used = 0                        # descriptors that the card is known to have used
+        self.posted = 0
+
+    async def start(self, posted=None):
+        """Set the rings up, or anew, and post ``posted`` descriptors (default: all); returns itself."""
+        self.number = self.used = 0
+        self.completions.write(0, bytes(32 * self.entries))
+        register = self.device.register
+        for name, value in (("FRAME_RX", self.ring.address), ("FRAME_RXC", self.completions.address), ("MAC", self.mac)):
+            await register(name + "_LO", value & 0xFFFFFFFF)
+            await register(name + "_HI", value >> 32)
+        await register("FRAME_RX_LOG2", self.entries.bit_length() - 1)
+        await register("FRAME_CONTROL", self.control | (self.buffer_bytes.bit_length() - 1) << 8)
+        self.posted = 0
+        await self.post(self.entries if posted is None else posted)
+        return self
+
+    async def stop(self):
+        """No frame more; one that is on its way still comes."""
+        self.control &= ~FrameControl.RX
+        await self.device.register("FRAME_CONTROL", self.control | (self.buffer_bytes.bit_length() - 1) << 8)
+
+    async def post(self, count=None):
+        """Post ``count`` descriptors more, or all that are free."""
+        free = self.used + self.entries - self.posted
+        count = free if count is None else count
+        if count > free:
+            raise ValueError(f"{count} descriptors: only {free} are free")
+        if count:
+            self.posted += count
+            await self.device.register("FRAME_RX_PRODUCER", self.posted & 0xFFFF)
+
+    async def poll(self, most=16, *, post=True):
+        """Up to ``most`` frames; their buffers are posted again."""
+        frames = []
+        while len(frames) < most and (frame := self._next()) is not None:
+            frames.append(frame)
+        if frames and post:
+            await self.post()
+        return frames
+
+    def _next(self):
+        record = self.completions.read(self.number % self.entries * 32, 32)
+        entry = unpack(abi.FrameRxCompletion, record)
+        if entry["phase"] != (self.number // self.entries + 1) % 2:
+            return None
+        # Descriptors that it leaves out could not be read by the card.
+        first = self.used + (entry["descriptor"] - self.used & 0xFFFF)
+        flags, header, length = FrameFlags(entry["flags"]), entry["header_length"], entry["length"]
+        slot = first % self.entries
+        data = self.headers.read(HEADER_BYTES * slot, header) if header else b""
+        for n in range(entry["buffers"]):
+            data += self.buffers[(first + n) % self.entries].read(0, min(self.buffer_bytes, length - len(data)))
+        frame = Frame(data, FrameReason(entry["reason"]), flags, header, entry["qpn"], self.number, first, entry["buffers"])
+        self.number += 1
+        self.used = first + entry["buffers"]
+        return frame
