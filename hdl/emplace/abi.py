@@ -335,14 +335,14 @@ class FrameFlags(enum.IntFlag):
     L4_CHECKED = 4       # TCP or UDP checksum was looked at (not of fragments)
     L4_GOOD = 8
     SPLIT = 16           # header_length octets in the header buffer, the rest in the data buffers
-    TRUNCATED = 32       # longer than the buffers that were posted: the rest is lost
+    TRUNCATED = 32       # a descriptor behind the `buffers` used could not be read: the rest of the frame is lost
 
 
 #: 16 bytes. Data buffers have the size that FRAME_CONTROL says, header buffers 128 bytes; both physical.
 FrameRxDescriptor = data.StructLayout({"header": 64, "data": 64})
 #: 32 bytes, one a frame, written behind its bytes.
 FrameRxCompletion = data.StructLayout({
-    "descriptor": 16,        # first descriptor used, low 16 bits of its index
+    "descriptor": 16,        # first descriptor used, low 16 bits of its index; ones left out could not be read
     "buffers": 8,            # descriptors used, in order
     "reason": 8,             # FrameReason
     "length": 16,            # octets of the frame, without FCS
