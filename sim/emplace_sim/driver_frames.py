@@ -75,7 +75,7 @@ class FrameReceiver:
         return self
 
     async def stop(self):
-        """No frame more; one that is on its way still comes."""
+        """No frame more. Those on their way still come; behind a fence there are none."""
         self.control &= ~FrameControl.RX
         await self.device.register("FRAME_CONTROL", self.control | (self.buffer_bytes.bit_length() - 1) << 8)
 

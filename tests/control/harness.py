@@ -51,7 +51,7 @@ class Host:
         self.token_delay = 10
         self.tokens_out = True
         self.holds, self.lasts, self.release = {}, {}, lambda qp: True     # qp: qpn, last completion; RELEASE's outcome
-        self.marks = []
+        self.marks, self.marks_out = [], True
         self.uploads = {}
         self.counted = {"commands": 0, "commands_refused": 0}
         self.doorbells = []
@@ -117,7 +117,7 @@ class Host:
         while True:
             request = await receive(ctx, self.dut.hold, self.rng, self.stall)
             op, qp = HoldOp(request["op"]), request["qp"]
-            if op is not HoldOp.FREE:
+            if op is not HoldOp.FREE and (op is not HoldOp.WATCH or qp in self.holds):    # FENCE watches, too
                 self.log.append(("hold", op, qp))
             if op is HoldOp.HOLD:
                 self.holds[qp] = request["qpn"]
@@ -134,7 +134,7 @@ class Host:
 
     async def _reached(self, ctx):
         while True:
-            while not self.marks:
+            while not self.marks or not self.marks_out:
                 await ctx.tick()
             last = self.lasts.get(self.marks.pop(0))
             await send(ctx, self.dut.reached, {"any": last is not None, "index": last or 0}, self.rng, self.stall)

@@ -174,8 +174,11 @@ def test_registering_and_invalidating():
 
 def test_fence():
     async def script(ctx, host):
-        host.tokens_out = False
+        host.tokens_out = host.marks_out = False
         await host.submit(ctx, command(OP.FENCE, cookie=9))
+        await idle(ctx, 150)
+        assert host.log == [] and host.marks                          # frames that came before are not written yet
+        host.marks_out = True
         await idle(ctx, 150)
         assert host.log == [("token", TokenOp.FENCE, 0)]              # not before it came out
         host.tokens_out = True

@@ -171,6 +171,27 @@ async def wrong_station_bad_fcs_and_off(dut):
 
 
 @cocotb.test()
+@cocotb.parametrize(delay=[0, 30, 60, 90, 150, 400])
+async def nothing_is_written_behind_a_fence(dut, delay):
+    """RX off, then FENCE: what had come is in its buffers, with its completion; afterwards nothing comes."""
+    b, receiver = await opened(dut, latency=200, receiver={"buffer_bytes": 256})
+    frames = [ether(0x88B5, bytes([n]) * 1000) for n in range(6)]
+    for frame in frames:
+        b.put(frame)
+    await b.cycles(delay)
+    await receiver.stop()
+    await b.device.fence()
+    here = await receiver.poll(post=False)
+    same(here, frames[:len(here)], {})
+    await b.cycles(3000)
+    assert await receiver.poll() == [], "behind the fence"
+    off, = await b.counters("rx_frames_off")
+    assert off + len(here) == 6
+    b.check()
+    await b.stop()
+
+
+@cocotb.test()
 async def no_buffers(dut):
     """None posted, too few for one frame, and a ring never set up: dropped and counted; RDMA goes on; then all is well."""
     b = await Bench(dut, CONFIG).start()

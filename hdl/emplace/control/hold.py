@@ -1,4 +1,4 @@
-"""Held connections: from the host's stack to the card without a gap (design D1)."""
+"""Held connections: from the host's stack to the card without a gap (design D1). And the frames' part of a fence."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
@@ -17,6 +17,8 @@ class Holder(wiring.Component):
     WATCH sends a mark behind all frames that ip has judged; when frames answers it, each of them has its number, or
     never gets one. If the QP's last one is ``index`` or later, the host does not have it yet: again. Else RELEASE, which
     ip refuses if one more has come since WATCH; then a second mark tells its number, and the answer is again.
+
+    A fence is a mark and nothing else.
 
     Latency: what a mark takes (the frames in front of it must have left frame memory), twice at most.
 
@@ -61,7 +63,7 @@ class Holder(wiring.Component):
                     m.next = "ASK"
                     with m.If(self.i.p.kind == HoldKind.HOLD):
                         m.d.sync += op.eq(HoldOp.HOLD)
-                    with m.If(self.i.p.kind == HoldKind.ACTIVATE):
+                    with m.If((self.i.p.kind == HoldKind.ACTIVATE) | (self.i.p.kind == HoldKind.FENCE)):
                         m.d.sync += op.eq(HoldOp.WATCH)
             with m.State("ASK"):         # waits until ip has done it
                 m.d.comb += self.hold.valid.eq(1)
@@ -76,7 +78,7 @@ class Holder(wiring.Component):
                 m.d.sync += [any_.eq(self.reached.p.any), following.eq(self.reached.p.index + 1)]
                 with m.If(self.reached.valid):
                     m.next = "COMPARE"
-                    with m.If(op == HoldOp.HOLD):
+                    with m.If(order.kind != HoldKind.ACTIVATE):
                         m.next = "ANSWER"
             with m.State("COMPARE"):     # the difference is being taken
                 m.next = "JUDGE"

@@ -25,6 +25,7 @@ class HoldKind(enum.Enum, shape=2):
     FREE = 0       # its frames are TCP's
     HOLD = 1       # they are the host's
     ACTIVATE = 2   # from now on they are TCP's, if the host has all of those that it got
+    FENCE = 3      # of no QP: every frame for the host that came before has been written, or dropped
 
 
 class HoldOrder(data.StructLayout):

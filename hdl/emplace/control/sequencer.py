@@ -144,6 +144,8 @@ class Sequencer(wiring.Component):
         ]
         with m.If(opcode == Opcode.ACTIVATE_QP):
             m.d.comb += self.holds.p.kind.eq(HoldKind.ACTIVATE)
+        with m.Elif(opcode == Opcode.FENCE):
+            m.d.comb += self.holds.p.kind.eq(HoldKind.FENCE)
         with m.Switch(opcode):
             with m.Case(Opcode.CREATE_CQ):
                 m.d.comb += self.cq_update.p.op.eq(CqOp.CREATE)
@@ -217,8 +219,8 @@ class Sequencer(wiring.Component):
                     with m.Switch(opcode):
                         with m.Case(Opcode.NOP):
                             complete(Status.OK)
-                        with m.Case(Opcode.FENCE):
-                            token(TokenOp.FENCE)
+                        with m.Case(Opcode.FENCE):     # frames first: the token leaves dma behind their writes
+                            m.next = "HOLD"
                         with m.Case(Opcode.CREATE_CQ):
                             m.next = "CQ"
                         with m.Case(Opcode.DESTROY_CQ):
@@ -275,6 +277,8 @@ class Sequencer(wiring.Component):
                     with m.If(opcode == Opcode.INSTALL_QP):
                         m.d.sync += inserting.eq(1)
                         m.next = "LOOKUP"
+                    with m.Elif(opcode == Opcode.FENCE):
+                        token(TokenOp.FENCE)
                     with m.Elif(self.held.p.again):
                         m.d.sync += value.eq(self.held.p.index)
                         complete(Status.AGAIN)
