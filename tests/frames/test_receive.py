@@ -129,6 +129,22 @@ def test_ring_wraps():
         assert all(length <= 16 << log2 for _, length in bench.run_.reads)
 
 
+@pytest.mark.parametrize("log2", [1, 2, 3])
+def test_no_read_across_the_rings_end(log2):
+    """A full ring posted at once from an index within it: read in two goes."""
+    rng = random.Random(log2)
+    frames = [Frame(MINE + rng.randbytes(90), gap=200) for _ in range(1 + (2 << log2))]
+    bench = Bench(log2=log2)
+
+    async def fill(ctx, bench):
+        await bench.post(ctx, 1 << log2)
+        for _ in range(200):
+            await ctx.tick()
+    size = 1 << log2
+    bench.go([frames[0], fill, *frames[1:1 + size], fill, *frames[1 + size:]], posted=1)
+    expect(bench, frames)
+
+
 def test_index_wraps_at_16_bits():
     """Descriptors are numbered modulo 2**16; producer indices that wrap are nothing special."""
     frames = [Frame(MINE + bytes(54), gap=25) for _ in range(300)]
