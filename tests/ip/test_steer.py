@@ -80,7 +80,7 @@ def test_udp_verdicts():
         (udp(b"x" * 40, chksum=0), False, False),                    # the sender did not sum
         (udp(b"x" * 40, len=20), False, False),                      # shorter than the packet
         (udp(b"x" * 40, len=49), False, False),
-        (fix_ip(patched(base, 16, b"\0\x1b")), False, False),        # too short for a header
+        (fix_ip(patched(patched(base, 16, b"\0\x1b"), 38, b"\0\x07")), False, False),        # too short for a header
     ]
     frames = [f for f, *_ in cases]
     bench = Bench().run(good(frames))

@@ -32,7 +32,8 @@ class Descriptors(wiring.Component):
     valid : ``Out(1)``
         The next one is here: ``header``, ``data`` (64 bits each), its ``index`` (16); or it has ``failed``.
     take : ``In(1)``
-        On to the next one; only while ``valid``.
+        On to the next one; only while ``valid``, and not in the two cycles behind another ``take``, in which the memories
+        read.
     restarting, quiet : ``Out(1)``
         A restart is due; and no read is under way.
     clear : ``In(1)``
@@ -79,11 +80,8 @@ class Descriptors(wiring.Component):
             reads.append((write, half))
             m.d.comb += [read.addr.eq(used[:3]), output.eq(read.data)]
 
-        # The next one is here a cycle after the memories have seen its index.
-        seen = Signal()
-        m.d.sync += seen.eq((here != used) & ~self.take)
         m.d.comb += [
-            self.valid.eq((seen & (here != used)) | self.restarting),
+            self.valid.eq((here != used) | self.restarting),
             self.failed.eq(self.restarting | bad.bit_select(used[:3], 1)),
         ]
         with m.If(self.take):
@@ -121,9 +119,7 @@ class Descriptors(wiring.Component):
             with m.State("IDLE"):        # for descriptors to be posted, and room for them
                 m.d.comb += self.quiet.eq(1)
                 m.d.sync += [step.eq(0), count.eq(Mux(left < to_end, left[:3], to_end))]
-                with m.If(self.clear):
-                    m.next = "SETTLE"
-                with m.Elif(due & ~self.restarting & ~ring.restart):
+                with m.If(due & ~self.restarting & ~ring.restart):
                     m.next = "READ"
             with m.State("READ"):        # for the bus
                 m.d.comb += self.reads.valid.eq(1)
@@ -144,5 +140,5 @@ class Descriptors(wiring.Component):
                     m.next = "SETTLE"
 
         with m.If(self.clear):
-            m.d.sync += [used.eq(0), here.eq(0), fetched.eq(0), self.restarting.eq(ring.restart), seen.eq(0), settle.eq(0)]
+            m.d.sync += [used.eq(0), here.eq(0), fetched.eq(0), self.restarting.eq(ring.restart)]
         return m
