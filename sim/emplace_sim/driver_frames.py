@@ -72,6 +72,8 @@ class FrameReceiver:
         await register("FRAME_CONTROL", self.control | (self.buffer_bytes.bit_length() - 1) << 8)
         self.posted = 0
         await self.post(self.entries if posted is None else posted)
+        # An answer to a read comes behind the writes before it: from here on the card takes frames.
+        await self.device.bus.read32_many([abi.REGISTERS["FRAME_CONTROL"].offset])
         return self
 
     async def stop(self):
