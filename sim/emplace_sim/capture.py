@@ -14,12 +14,12 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.utils import RawPcapReader
 
 from .fpdu import crc32c
+from .mpa import REPLY_KEY, REQUEST_KEY, MpaFrame
 
 __all__ = ["CaptureError", "Frame", "MpaFrame", "Fpdu", "Message", "Side", "Connection", "read_frames", "read_capture",
            "find_connections", "parse_fpdus", "messages", "crc32c", "relative"]
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << n for n in range(8))
-REQUEST_KEY, REPLY_KEY = b"MPA ID Req Frame", b"MPA ID Rep Frame"
 WRITE, READ_REQUEST, READ_RESPONSE, SEND, SEND_INV, SEND_SE, SEND_SE_INV, TERMINATE = range(8)
 OPCODES = ("Write", "ReadReq", "ReadResp", "Send", "SendInv", "SendSE", "SendSEInv", "Terminate")
 SENDS = {SEND, SEND_INV, SEND_SE, SEND_SE_INV}
@@ -112,40 +112,7 @@ def read_frames(path) -> list[Frame]:
     return frames
 
 
-# MPA, DDP, RDMAP
-
-@dataclass
-class MpaFrame:
-    """MPA request or reply (RFC 5044 7.1.1, RFC 6581 9)."""
-
-    reply: bool
-    markers: bool
-    crc: bool
-    rejected: bool
-    enhanced: bool
-    revision: int
-    private: bytes           # behind the enhanced words
-    ird: int | None
-    ord: int | None
-    length: int              # of the whole frame
-
-    @classmethod
-    def parse(cls, stream: bytes):
-        """The frame that ``stream`` begins with, or None."""
-        if len(stream) < 20 or stream[:16] not in (REQUEST_KEY, REPLY_KEY):
-            return None
-        flags, revision, size = stream[16], stream[17], int.from_bytes(stream[18:20], "big")
-        if len(stream) < 20 + size or size > 512:
-            return None
-        private, ird, ordinal = stream[20:20 + size], None, None
-        enhanced = revision >= 2 and bool(flags & 0x10) and size >= 4
-        if enhanced:
-            ird, ordinal = (int.from_bytes(private[n:n + 2], "big") & 0x3FFF for n in (0, 2))
-            private = private[4:]
-        return cls(reply=stream[:16] == REPLY_KEY, markers=bool(flags & 0x80), crc=bool(flags & 0x40),
-                   rejected=bool(flags & 0x20), enhanced=enhanced, revision=revision, private=bytes(private),
-                   ird=ird, ord=ordinal, length=20 + size)
-
+# FPDUs and messages
 
 @dataclass
 class Fpdu:

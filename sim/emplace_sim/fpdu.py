@@ -33,9 +33,9 @@ def fpdu_bytes(length: int) -> int:
     return (2 + length + 3) // 4 * 4 + 4
 
 
-def build_fpdu(ulpdu: bytes, crc: bool = True, pad: bytes = bytes(3)) -> bytes:
-    """The FPDU of ``ulpdu``. Without ``crc`` its CRC field is 0, as siw sends it."""
-    body = len(ulpdu).to_bytes(2, "big") + ulpdu
+def build_fpdu(ulpdu: bytes, crc: bool = True, pad: bytes = bytes(3), length: int | None = None) -> bytes:
+    """The FPDU of ``ulpdu``. Without ``crc`` its CRC field is 0, as siw sends it; ``length``: a lie."""
+    body = (len(ulpdu) if length is None else length).to_bytes(2, "big") + ulpdu
     body += pad[:-len(body) % 4]
     return body + (crc32c(body).to_bytes(4, "little") if crc else bytes(4))
 

@@ -2,9 +2,9 @@
 
 import struct
 
-from . import sender
+from . import ddp
+from .fpdu import build_fpdu as fpdu
 from .inet import checksum
-from .sender import fpdu
 
 __all__ = ["KINDS", "mangled"]
 
@@ -21,13 +21,13 @@ def _ulpdu(rng, stag, base, length):
     data = rng.randbytes(rng.choice([0, 1, 5, 64, 300]))
     at = base + rng.randrange(max(length - len(data), 1))
     return rng.choice([
-        lambda: sender.write(stag, at, data),
-        lambda: sender.write(stag, at, data, last=False),
-        lambda: sender.send(1, data[:64]),
-        lambda: sender.send(1, data[:64], solicited=True, invalidate=stag),
-        lambda: sender.read_request(1, 0x1234, 0, len(data), stag, at),
-        lambda: sender.read_response(stag, at, data),
-        lambda: sender.terminate(0x1101),
+        lambda: ddp.write(stag, at, data),
+        lambda: ddp.write(stag, at, data, last=False),
+        lambda: ddp.send(1, data[:64]),
+        lambda: ddp.send(1, data[:64], solicited=True, invalidate=stag),
+        lambda: ddp.read_request(1, 0x1234, 0, len(data), stag, at),
+        lambda: ddp.read_response(stag, at, data),
+        lambda: ddp.terminate(0x1101),
     ])()
 
 
@@ -60,10 +60,11 @@ def extremes(rng, flow, ulpdu):
     """TO, MSN, MO, QN at the ends of their ranges."""
     ends = [0, 1, (1 << 32) - 1, 1 << 31, rng.getrandbits(32)]
     if rng.random() < 0.5:
-        return flow.frame(fpdu(sender.tagged(rng.randrange(16), rng.choice(ends), rng.choice(ends) << 32 | rng.choice(ends),
-                                             rng.randbytes(rng.randrange(100)), last=rng.random() < 0.5)))
-    return flow.frame(fpdu(sender.untagged(rng.randrange(16), rng.choice([0, 1, 2, 3, 0xFFFFFFFF]), rng.choice(ends),
-                                           rng.choice(ends), rng.randbytes(rng.randrange(100)), last=rng.random() < 0.5)))
+        return flow.frame(fpdu(ddp.tagged(rng.randrange(16), rng.choice(ends), rng.choice(ends) << 32 | rng.choice(ends),
+                                          rng.randbytes(rng.randrange(100)), last=rng.random() < 0.5)))
+    return flow.frame(fpdu(ddp.untagged(rng.randrange(16), qn=rng.choice([0, 1, 2, 3, 0xFFFFFFFF]), msn=rng.choice(ends),
+                                         mo=rng.choice(ends), payload=rng.randbytes(rng.randrange(100)),
+                                         last=rng.random() < 0.5)))
 
 
 def sequence(rng, flow, ulpdu):

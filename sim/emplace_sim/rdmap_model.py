@@ -7,42 +7,36 @@ from dataclasses import dataclass, field
 
 from emplace.abi import TERMINATE, Access, EventType, QpFlags, Reason, Status, WcOpcode, WcStatus
 
+from . import ddp
+from .ddp import READ_REQUEST, READ_RESPONSE, SEND, SEND_SE, WRITE, with_length
+from .ddp import SEND_INV as SEND_INVALIDATE
+from .ddp import SEND_SE_INV as SEND_SE_INVALIDATE
+from .ddp import TERMINATE as TERMINATE_OP
+
 __all__ = ["DdpModel", "DdpVerdict", "Qp", "RdmapModel", "Region", "tagged", "untagged", "read_request", "terminate",
            "WRITE", "READ_REQUEST", "READ_RESPONSE", "SEND", "SEND_INVALIDATE", "SEND_SE", "SEND_SE_INVALIDATE",
            "TERMINATE_OP"]
 
-WRITE, READ_REQUEST, READ_RESPONSE, SEND, SEND_INVALIDATE, SEND_SE, SEND_SE_INVALIDATE, TERMINATE_OP = range(8)
 SENDS = (SEND, SEND_INVALIDATE, SEND_SE, SEND_SE_INVALIDATE)
 
 
-# Making FPDUs, up to the padding
+# Segments behind their ULPDU_Length: FPDUs up to the padding
 
-def _be(value, size):
-    return value.to_bytes(size, "big")
-
-
-def tagged(opcode, stag, to, payload=b"", *, last=True, dv=1, rv=1, t=True):
-    """A tagged segment behind its ULPDU_Length."""
-    ulpdu = bytes([t << 7 | last << 6 | dv, rv << 6 | opcode]) + _be(stag, 4) + _be(to % 2**64, 8) + payload
-    return _be(len(ulpdu), 2) + ulpdu
+def tagged(*fields, **more):
+    return with_length(ddp.tagged(*fields, **more))
 
 
-def untagged(opcode, msn, payload=b"", *, qn=0, mo=0, last=True, stag=0, dv=1, rv=1, t=False):
-    """An untagged segment behind its ULPDU_Length."""
-    ulpdu = (bytes([t << 7 | last << 6 | dv, rv << 6 | opcode]) + _be(stag, 4) + _be(qn, 4) + _be(msn % 2**32, 4)
-             + _be(mo % 2**32, 4) + payload)
-    return _be(len(ulpdu), 2) + ulpdu
+def untagged(*fields, **more):
+    return with_length(ddp.untagged(*fields, **more))
 
 
 def read_request(msn, sink=(0xA101, 0x7F0000001000), size=4096, source=(0xB202, 0x7F0000002000), *, extra=b"", **kw):
-    """RFC 5040 4.4."""
-    body = _be(sink[0], 4) + _be(sink[1], 8) + _be(size, 4) + _be(source[0], 4) + _be(source[1], 8) + extra
-    return untagged(READ_REQUEST, msn, body, **{"qn": 1, **kw})
+    body = ddp.read_request(msn, *sink, size, *source)[ddp.UNTAGGED_HEADER:]
+    return untagged(READ_REQUEST, msn, body + extra, **kw)
 
 
 def terminate(body=b"\x11\x01\xc0\x00" + bytes(16), *, msn=1, **kw):
-    """RFC 5040 4.8."""
-    return untagged(TERMINATE_OP, msn, body, **{"qn": 2, **kw})
+    return untagged(TERMINATE_OP, msn, body, **kw)
 
 
 # Regions

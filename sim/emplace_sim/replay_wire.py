@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .capture import ACK, FIN, PSH, RST, SYN, Frame, Side, relative
-from .inet import checksum
+from .segment import Ends, Tcp, build, timestamp_option
 from .xgmii import finish
 
 __all__ = ["Feed", "Sender", "captured_feed", "recut_feed", "MTU"]
@@ -75,21 +75,14 @@ class Sender:
         """A segment with stream bytes ``start``..``end``."""
         look = look or self.look(end)
         payload = self.side.stream[start:end]
-        options = b"\x01\x01\x08\x0a" + look.tsval.to_bytes(4, "big") + look.tsecr.to_bytes(4, "big") \
-            if self.timestamps else b""
-        f, raw = self.template, self.template.raw
+        f = self.template
         flags = ACK | (PSH if payload and end == len(self.side.stream) else 0)
-        tcp = b"".join(value.to_bytes(size, "big") for value, size in (
-            (f.src[1], 2), (f.dst[1], 2), (self.side.start + start & 0xFFFFFFFF, 4), (look.ack, 4),
-            ((20 + len(options)) // 4 << 4, 1), (flags, 1), (look.window, 2), (0, 4))) + options + payload
-        addresses = f.src[0].to_bytes(4, "big") + f.dst[0].to_bytes(4, "big")
-        check = checksum(addresses + b"\0\x06" + len(tcp).to_bytes(2, "big") + tcp)
-        tcp = tcp[:16] + check.to_bytes(2, "big") + tcp[18:]
+        tcp = Tcp(self.side.start + start, look.ack, flags, look.window,
+                  timestamp_option(look.tsval, look.tsecr) if self.timestamps else b"", payload)
         self.identification = self.identification + 1 & 0xFFFF
-        ip = bytes([0x45, f.tos]) + (20 + len(tcp)).to_bytes(2, "big") + self.identification.to_bytes(2, "big") \
-            + bytes([0x40, 0, f.ttl, 6, 0, 0]) + addresses
-        ip = ip[:10] + checksum(ip).to_bytes(2, "big") + ip[12:]
-        return Feed(self.connection, finish(raw[:f.ip_at] + ip + tcp), start, end, False, 0, note)
+        made = build(Ends(f.src_mac, f.dst_mac, f.src[0], f.dst[0], f.src[1], f.dst[1], f.vlan_tci), tcp, tos=f.tos,
+                     ttl=f.ttl, identification=self.identification)
+        return Feed(self.connection, finish(made), start, end, False, 0, note)
 
 
 def after_mpa(side: Side) -> list[Frame]:

@@ -8,9 +8,10 @@ from emplace.abi import Access, QpFlags
 
 from .bus import FastBus
 from .driver import Device
+from .fpdu import build_fpdu
 from .host import HostMemory
 from .pcapng import PcapngWriter
-from .sender import Flow, fpdu
+from .sender import Flow
 from .xgmii import XgmiiDriver, XgmiiMonitor, finish
 
 __all__ = ["PERIOD_NS", "Bench", "Link"]
@@ -28,7 +29,7 @@ class Link:
         self.acks = 0
 
     def fpdu(self, ulpdu, **lies):
-        return fpdu(ulpdu, crc=self.crc, **lies)
+        return build_fpdu(ulpdu, crc=self.crc, **lies)
 
     def send(self, stream, mss=None):
         """Put ``stream`` on the wire as the next bytes of the connection."""

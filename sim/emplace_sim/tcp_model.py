@@ -4,19 +4,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .inet import checksum
+from .segment import Ends, Tcp, build, signed, timestamp_option
 
 __all__ = ["Receiver", "Walk", "ack_frame", "signed"]
 
 _MASK = 0xFFFFFFFF
 #: Age in units of 2**16 ticks from which TS.Recent means nothing.
 _STALE = 24 * 86_400_000 // 65536 + 1
-
-
-def signed(value: int) -> int:
-    """Difference of sequence numbers as a signed number."""
-    value &= _MASK
-    return value - (1 << 32) if value >> 31 else value
 
 
 @dataclass
@@ -182,20 +176,8 @@ class Receiver:
 
 def ack_frame(cmd: dict[str, int], *, rcv_nxt: int, ts_recent: int, now: int, vlan: bool, timestamps: bool) -> bytes:
     """The pure ACK of a connection that was installed by ``cmd`` (field names of INSTALL_QP)."""
-    def be(value, nbytes):
-        return value.to_bytes(nbytes, "big")
-
-    options = b""
-    if timestamps:
-        options = b"\x01\x01\x08\x0a" + be((now + cmd["ts_offset"]) & _MASK, 4) + be(ts_recent, 4)
-    window = min(cmd["rcv_wnd"] >> cmd["rcv_wscale"], 0xFFFF)
-    tcp = (be(cmd["local_port"], 2) + be(cmd["remote_port"], 2) + be(cmd["snd_nxt"], 4) + be(rcv_nxt, 4)
-           + bytes([(20 + len(options)) << 2, 0x10]) + be(window, 2) + bytes(4) + options)
-    addresses = be(cmd["local_ip"], 4) + be(cmd["remote_ip"], 4)
-    pseudo = addresses + bytes([0, 6]) + be(len(tcp), 2)
-    tcp = tcp[:16] + be(checksum(pseudo + tcp), 2) + tcp[18:]
-    ip = bytes([0x45, cmd["tos"]]) + be(20 + len(tcp), 2) + bytes.fromhex("00004000") + bytes([cmd["ttl"], 6, 0, 0])
-    ip += addresses
-    ip = ip[:10] + be(checksum(ip), 2) + ip[12:]
-    tag = b"\x81\x00" + be(cmd["vlan_tci"], 2) if vlan else b""
-    return be(cmd["remote_mac"], 6) + be(cmd["local_mac"], 6) + tag + b"\x08\x00" + ip + tcp
+    options = timestamp_option(now + cmd["ts_offset"], ts_recent) if timestamps else b""
+    ends = Ends(cmd["local_mac"], cmd["remote_mac"], cmd["local_ip"], cmd["remote_ip"], cmd["local_port"],
+                cmd["remote_port"], cmd["vlan_tci"] if vlan else None)
+    tcp = Tcp(cmd["snd_nxt"], rcv_nxt, window=min(cmd["rcv_wnd"] >> cmd["rcv_wscale"], 0xFFFF), options=options)
+    return build(ends, tcp, tos=cmd["tos"], ttl=cmd["ttl"])

@@ -12,9 +12,10 @@ from tests.system.error_rows import ACCEPTED, ROWS, Room, Whole
 from emplace import abi
 from emplace.abi import Access, EventType, QpFlags, QpState, Reason, WcStatus
 from emplace.config import PROFILES
-from emplace_sim import sender
+from emplace_sim import ddp, sender
 from emplace_sim.bystander import Bystander
 from emplace_sim.driver import Sge
+from emplace_sim.fpdu import build_fpdu
 from emplace_sim.system import Bench
 from emplace_sim.terminate import decode, terminate_fpdu
 
@@ -132,7 +133,7 @@ def expected_terminate(row, fpdu):
         copied = fpdu[:16 if fpdu[2] & 0x80 else 20]
     if row.flags & 0x20:
         copied = fpdu[:48]
-    return sender.fpdu(sender.terminate(row.code, flags=row.flags, copied=copied))
+    return build_fpdu(sender.terminate(row.code, flags=row.flags, copied=copied))
 
 
 async def breaks(stage, row):
@@ -142,7 +143,7 @@ async def breaks(stage, row):
     fpdus = stage.fpdus(link, row.sends(stage.room))
     offender = fpdus[-1]
     # Behind it, in the same burst: another error, and a good Write. Neither may have any effect.
-    other = sender.untagged(3, 9, 1, 0, b"more") if row.reason is Reason.STAG else \
+    other = ddp.untagged(3, 1, b"more", qn=9) if row.reason is Reason.STAG else \
         sender.write(stage.room.gone.stag, 0, b"more")
     stage.send(link, [*fpdus, *stage.fpdus(link, [other, sender.write(stage.room.also.rkey, stage.room.also.base, b"late")])])
     event = await b.event()
@@ -262,7 +263,7 @@ async def case_36_terminate_received(dut):
              Reason.TERMINATED, 0x1101, 0x1101, False),
             ([sender.send(1, b"abc", last=False), sender.terminate(0x2002)], Reason.TERMINATED, 0x2002, 0x0202, False),
             ([sender.terminate(0x0205), sender.terminate(0x0206)], Reason.TERMINATED, 0x0205, 0x2005, False),
-            ([sender.untagged(7, 2, 2, 0, b"\x11\1\0\0")], Reason.MSN, 0x1101, 0x1101, False),
+            ([ddp.untagged(7, 2, b"\x11\1\0\0", qn=2)], Reason.MSN, 0x1101, 0x1101, False),
             ([sender.terminate(0x2103, flags=0x03, copied=hello)], Reason.TERMINATED, 0x2103, 0x1203, False),
             ([sender.terminate(0x1101, flags=0xC0)], Reason.TERMINATED, 0x1101, 0x1101, True),
             ([sender.terminate(0x1101, flags=0xC0, copied=hello[:7])], Reason.TERMINATED, 0x1101, 0x1101, True)):
@@ -293,7 +294,7 @@ async def case_37_two_errors_in_one_burst(dut):
         link = await b.connect(pd=stage.pd, cq=stage.cq)
         stage.send(link, stage.fpdus(link, [
             sender.write(room.mine.rkey, room.mine.base, b"good"), sender.write(room.mine.rkey, room.mine.base + 4095, b"evil"),
-            sender.untagged(3, 7, 1, 0, b"evil"), Whole(sender.fpdu(b"evil" * 8, crc=False)),
+            ddp.untagged(3, 1, b"evil", qn=7), Whole(build_fpdu(b"evil" * 8, crc=False)),
             sender.write(room.mine.rkey, room.mine.base + 8, b"late")]), mss)
         event = await b.event()
         assert (event["reason"], event["qpn"]) == (Reason.BOUNDS, link.qp.number)

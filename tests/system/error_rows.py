@@ -8,8 +8,7 @@ page list that is too short, so no grant meets a hole; ``tests/rdmap`` and ``tes
 from dataclasses import dataclass, field
 
 from emplace.abi import Reason, WcStatus
-from emplace_sim import sender
-from emplace_sim.sender import (
+from emplace_sim.ddp import (
     READ_REQUEST,
     READ_RESPONSE,
     SEND,
@@ -25,6 +24,7 @@ from emplace_sim.sender import (
     untagged,
     write,
 )
+from emplace_sim.fpdu import build_fpdu
 
 __all__ = ["ROWS", "ACCEPTED", "Row", "Room", "Whole"]
 
@@ -36,7 +36,7 @@ class Whole(bytes):
 
 
 def fpdu(ulpdu, **lies):
-    return Whole(sender.fpdu(ulpdu, **lies))
+    return Whole(build_fpdu(ulpdu, **lies))
 
 
 @dataclass
@@ -102,22 +102,22 @@ row("M3 CRC of a Send", "FPDU_CRC", 0x2002, NONE, lambda r: [fpdu(send(1, b"evil
 
 # H: headers
 row("H1 DDP version, tagged", "DDP_VERSION_TAGGED", 0x1104, NONE,
-    lambda r: [tagged(WRITE, r.mine.rkey, r.mine.base, b"evil", ddp=0x82)])
+    lambda r: [tagged(WRITE, r.mine.rkey, r.mine.base, b"evil", dv=2)])
 row("H1 DDP version, untagged", "DDP_VERSION_UNTAGGED", 0x1206, NONE,
-    lambda r: [untagged(SEND, 0, 1, 0, b"evil", ddp=0x00)], receives=1)
+    lambda r: [untagged(SEND, 1, b"evil", dv=0)], receives=1)
 row("H2 RDMAP version 0 (RDMAC)", "RDMAP_VERSION", 0x0205, MD,
-    lambda r: [tagged(WRITE, r.mine.rkey, r.mine.base, b"evil", rdmap=0x00)])
+    lambda r: [tagged(WRITE, r.mine.rkey, r.mine.base, b"evil", rv=0)])
 for opcode in (8, 9, 10, 11, 15):
-    row(f"H3 opcode {opcode}", "OPCODE", 0x0206, MD, lambda r, n=opcode: [untagged(n, 0, 1, 0, bytes(8))], receives=1)
+    row(f"H3 opcode {opcode}", "OPCODE", 0x0206, MD, lambda r, n=opcode: [untagged(n, 1, bytes(8), qn=0)], receives=1)
 row("H3 opcode 12, tagged", "OPCODE", 0x0206, MD, lambda r: [tagged(12, r.mine.rkey, r.mine.base, b"evil")])
-row("H4 untagged Write", "TAGGED_FLAG", 0x0206, MD, lambda r: [untagged(WRITE, 0, 1, 0, b"evil")])
+row("H4 untagged Write", "TAGGED_FLAG", 0x0206, MD, lambda r: [untagged(WRITE, 1, b"evil", qn=0)])
 row("H4 tagged Send", "TAGGED_FLAG", 0x0206, MD, lambda r: [tagged(SEND, r.mine.rkey, r.mine.base, b"evil")], receives=1)
-row("H4 untagged Read Response", "TAGGED_FLAG", 0x0206, MD, lambda r: [untagged(READ_RESPONSE, 0, 1, 0, b"evil")],
+row("H4 untagged Read Response", "TAGGED_FLAG", 0x0206, MD, lambda r: [untagged(READ_RESPONSE, 1, b"evil", qn=0)],
     reads=lambda r: [(r.inbox.lkey, r.inbox.base, 4)])
 row("H4 tagged Read Request", "TAGGED_FLAG", 0x0206, MD, lambda r: [tagged(READ_REQUEST, 1, 2, bytes(32))])
 row("H4 tagged Terminate", "TAGGED_FLAG", 0x0206, MD, lambda r: [tagged(TERMINATE, 1, 2, bytes(32))])
 row("H6 Send changes its opcode", "MESSAGE_MIX", 0x0206, MD,
-    lambda r: [send(1, b"abc", last=False), untagged(SEND_SE, 0, 1, 3, b"evil")], receives=2,
+    lambda r: [send(1, b"abc", last=False), untagged(SEND_SE, 1, b"evil", mo=3)], receives=2,
     placed=lambda r: [(r.inbox, 0, b"abc")])
 row("H6 Write changes its STag", "MESSAGE_MIX", 0x0206, MD,
     lambda r: [w(r, b"abc", last=False), w(r, b"evil", 3, r.also)], placed=lambda r: [(r.mine, 0, b"abc")])
@@ -127,9 +127,9 @@ row("H6 Read Response within a Write", "MESSAGE_MIX", 0x0206, MD,
 
 # U: untagged
 for qn in (1, 2, 3, 0x10000, 0xFFFFFFFF):
-    row(f"U1 Send on QN {qn:#x}", "QN", 0x1201, MD, lambda r, n=qn: [untagged(SEND, n, 1, 0, b"evil")], receives=1)
-row("U1 Read Request on QN 0", "QN", 0x1201, MD, lambda r: [untagged(READ_REQUEST, 0, 1, 0, bytes(28))], receives=1)
-row("U1 Terminate on QN 0", "QN", 0x1201, MD, lambda r: [untagged(TERMINATE, 0, 1, 0, b"\x11\1\0\0")], receives=1)
+    row(f"U1 Send on QN {qn:#x}", "QN", 0x1201, MD, lambda r, n=qn: [untagged(SEND, 1, b"evil", qn=n)], receives=1)
+row("U1 Read Request on QN 0", "QN", 0x1201, MD, lambda r: [untagged(READ_REQUEST, 1, bytes(28), qn=0)], receives=1)
+row("U1 Terminate on QN 0", "QN", 0x1201, MD, lambda r: [untagged(TERMINATE, 1, b"\x11\1\0\0", qn=0)], receives=1)
 row("U2 MSN skips one", "MSN", 0x1203, MD, lambda r: [send(2, b"evil")], receives=2)
 row("U2 MSN 0 comes first", "MSN", 0x1203, MD, lambda r: [send(0, b"evil")], receives=2)
 row("U2 MSN again", "MSN", 0x1203, MD, lambda r: [send(1, b"abc"), send(1, b"evil")], receives=2, completions=1,
@@ -145,7 +145,7 @@ row("U4 MO jumps forward", "MO", 0x1204, MD, lambda r: [send(1, b"abc", last=Fal
     placed=lambda r: [(r.inbox, 0, b"abc")])
 row("U4 MO jumps back", "MO", 0x1204, MD, lambda r: [send(1, b"abc", last=False), send(1, b"evil", mo=2)], receives=1,
     placed=lambda r: [(r.inbox, 0, b"abc")])
-row("U4 MO of a Read Request", "MO", 0x1204, MD, lambda r: [untagged(READ_REQUEST, 1, 1, 4, bytes(28))])
+row("U4 MO of a Read Request", "MO", 0x1204, MD, lambda r: [untagged(READ_REQUEST, 1, bytes(28), qn=1, mo=4)])
 row("U5 one octet too long", "TOO_LONG", 0x1205, MD, lambda r: [send(1, bytes(65))], receives=1,
     status=WcStatus.LOC_LEN_ERR)
 row("U5 too long by its second segment", "TOO_LONG", 0x1205, MD,
@@ -161,8 +161,8 @@ row("U6 beyond the region", "LOCAL_SGE", 0x1000, NONE, lambda r: [send(1, b"evil
     sges=lambda r: [(r.inbox.base + 4095, 64, r.inbox.lkey)], status=WcStatus.LOC_PROT_ERR)
 row("U7 Read Request too short", "MALFORMED", 0x02FF, MD, lambda r: [read_request(1, 1, 2, 3, 4, 5)[:-1]])
 row("U7 Read Request too long", "TOO_LONG", 0x1205, MD, lambda r: [read_request(1, 1, 2, 3, 4, 5) + b"!"])
-row("U7 Read Request without L", "MALFORMED", 0x02FF, MD, lambda r: [untagged(READ_REQUEST, 1, 1, 0, bytes(28), last=False)])
-row("U7 Terminate too short", "MALFORMED", 0x02FF, MD, lambda r: [untagged(TERMINATE, 2, 1, 0, b"\x11\1\0")])
+row("U7 Read Request without L", "MALFORMED", 0x02FF, MD, lambda r: [untagged(READ_REQUEST, 1, bytes(28), qn=1, last=False)])
+row("U7 Terminate too short", "MALFORMED", 0x02FF, MD, lambda r: [untagged(TERMINATE, 1, b"\x11\1\0", qn=2)])
 
 # T: tagged
 row("T1 unknown STag", "STAG", 0x1100, MD, lambda r: [write(r.mine.rkey ^ 1 << 31, r.mine.base, b"evil")])
@@ -189,7 +189,7 @@ row("R2 another STag", "RESPONSE_STAG", 0x1100, MD, lambda r: [read_response(r.m
     **ONE)
 row("R2 another TO", "RESPONSE_TO", 0x1101, MD, lambda r: [read_response(r.inbox.lkey, r.inbox.base + 9, b"evilevil")], **ONE)
 row("R2 TO skips", "RESPONSE_TO", 0x1101, MD,
-    lambda r: [sender.tagged(READ_RESPONSE, r.inbox.lkey, r.inbox.base + 8, b"abc", last=False),
+    lambda r: [tagged(READ_RESPONSE, r.inbox.lkey, r.inbox.base + 8, b"abc", last=False),
                read_response(r.inbox.lkey, r.inbox.base + 12, b"evil")], placed=lambda r: [(r.inbox, 8, b"abc")], **ONE)
 row("R3 too long", "RESPONSE_LENGTH", 0x1101, MD, lambda r: [read_response(r.inbox.lkey, r.inbox.base + 8, b"evilevil!")],
     **ONE)
@@ -218,9 +218,9 @@ row("T1 behind a Send with Invalidate", "STAG", 0x1100, MD,
 row("7 Terminate", "TERMINATED", None, NONE, lambda r: [terminate(0x1101)])
 row("7 Terminate with all headers", "TERMINATED", None, NONE,
     lambda r: [terminate(0x0102, flags=MDR, copied=b"\0\x2e" + read_request(1, 1, 2, 3, 4, 5))])
-row("7 MSN 2", "MSN", 0x1203, MD, lambda r: [untagged(TERMINATE, 2, 2, 0, b"\x11\1\0\0")])
-row("7 MO 4", "MO", 0x1204, MD, lambda r: [untagged(TERMINATE, 2, 1, 4, b"\x11\1\0\0")])
-row("7 without L", "MALFORMED", 0x02FF, MD, lambda r: [untagged(TERMINATE, 2, 1, 0, b"\x11\1\0\0", last=False)])
+row("7 MSN 2", "MSN", 0x1203, MD, lambda r: [untagged(TERMINATE, 2, b"\x11\1\0\0", qn=2)])
+row("7 MO 4", "MO", 0x1204, MD, lambda r: [untagged(TERMINATE, 1, b"\x11\1\0\0", qn=2, mo=4)])
+row("7 without L", "MALFORMED", 0x02FF, MD, lambda r: [untagged(TERMINATE, 1, b"\x11\1\0\0", qn=2, last=False)])
 
 
 def accepted(name, sends, **more):
@@ -229,8 +229,8 @@ def accepted(name, sends, **more):
 
 # What is no error, whatever it looks like
 accepted("M1 the longest FPDU", lambda r: [w(r, b"x" * 1400)], placed=lambda r: [(r.mine, 0, b"x" * 1400)])
-accepted("H5 reserved bits", lambda r: [tagged(WRITE, r.mine.rkey, r.mine.base, b"fine", ddp=0xBD, rdmap=0x70),
-                                        untagged(SEND, 0, 1, 0, b"good", ddp=0x3D, rdmap=0x70, invalidate=0xDEADBEEF)],
+accepted("H5 reserved bits", lambda r: [tagged(WRITE, r.mine.rkey, r.mine.base, b"fine", reserved=(0x3C, 0x30)),
+                                        untagged(SEND, 1, b"good", reserved=(0x3C, 0x30), stag=0xDEADBEEF)],
          receives=1, completions=1, placed=lambda r: [(r.mine, 0, b"fine"), (r.inbox, 0, b"good")])
 accepted("U2 MSN wraps to 0", lambda r: [send(0xFFFFFFFF, b"abc"), send(0, b"def")], receives=2, completions=2,
          placed=lambda r: [(r.inbox, 0, b"abc"), (r.inbox, 64, b"def")], install={"recv_msn": 0xFFFFFFFF})
@@ -242,7 +242,7 @@ accepted("U5 fills the buffer", lambda r: [send(1, b"y" * 64)], receives=1, comp
 accepted("R zero length", lambda r: [read_response(0, 0, b"")],
     reads=lambda r: [(r.inbox.lkey, r.inbox.base, 0)], completions=1)
 accepted("I invalid already", lambda r: [send(1, b"one", invalidate=r.revocable.rkey),
-                                         untagged(SEND_INV, 0, 2, 0, b"two", invalidate=r.revocable.rkey)],
+                                         untagged(SEND_INV, 2, b"two", stag=r.revocable.rkey)],
          receives=2, completions=2, placed=lambda r: [(r.inbox, 0, b"one"), (r.inbox, 64, b"two")])
 # Stage Q: the card hands Read Requests up; the host checks their source.
 accepted("Q Read Request of nothing", lambda r: [read_request(1, 1, 2, 0, 0xDEADBEEF, 5)])

@@ -30,7 +30,7 @@ class AdminRing(wiring.Component):
     valid : ``Out(1)``
         ``command`` stands until ``finish``.
     failed : ``Out(1)``
-        It could not be read: ``command`` is 0.
+        It could not be read: ``command`` begins with 8 bytes of 0, the rest means nothing.
     command : ``Out(8 * abi.COMMAND_BYTES)``
         Also afterwards, until the next one comes.
     rotate : ``In(1)``
@@ -109,7 +109,7 @@ class AdminRing(wiring.Component):
                     with m.If(word.p.last):
                         m.d.sync += [self.valid.eq(1), self.failed.eq(word.p.err | ~whole)]
                         with m.If(word.p.err | ~whole):
-                            m.d.sync += self.command.eq(0)
+                            m.d.sync += self.command[:64].eq(0)
                         m.next = "HOLD"
             with m.State("HOLD"):                      # waits until it has been carried out
                 with m.If(self.finish):

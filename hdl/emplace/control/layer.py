@@ -23,6 +23,13 @@ from .sequencer import Sequencer
 
 __all__ = ["Control"]
 
+#: Counters that may have more than 3 strobes in 8 cycles: what comes with TLPs and doorbells, or with frames of any size.
+_OFTEN = {
+    ("mac", "rx_fcs_errors"), ("mac", "rx_runts"), ("mac", "rx_overflow"), ("dma", "tx_writes"), ("dma", "rx_completions_bad"),
+    ("dma", "read_errors"), ("dma", "guard_writes"), ("dma", "guard_reads"), ("dma", "guard_other"),
+    ("dma", "mmio_unsupported"), ("queues", "doorbell_refused"),
+}
+
 
 class Control(wiring.Component):
     """See :mod:`.registers`, :mod:`.admin_ring`, :mod:`.sequencer`, :mod:`.hold` and :mod:`.deaths`.
@@ -110,7 +117,8 @@ class Control(wiring.Component):
         m.submodules.deaths = deaths = Deaths(self.config)
         m.submodules.sequencer = sequencer = Sequencer(self.config)
         m.submodules.holder = holder = Holder(self.config)
-        m.submodules.counters = counters = Counters(len(abi.COUNTERS))
+        m.submodules.counters = counters = Counters(
+            len(abi.COUNTERS), {n for n, c in enumerate(abi.COUNTERS) if (c.layer, c.name) in _OFTEN})
 
         connect(m, flipped(self.mmio_write), registers.mmio_write)
         for source, sink in ((self.mmio_read, registers.mmio_read), (registers.mmio_data, self.mmio_data),

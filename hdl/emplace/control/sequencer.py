@@ -1,6 +1,6 @@
 """Carries out admin commands, and ends streams: one thing at a time. Owns the QPs' states."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -139,7 +139,9 @@ class Sequencer(wiring.Component):
             self.inline.p.kind.eq(WriteKind.INLINE),
             self.inline.p.address.eq(Mux(uploading, view(Opcode.UPLOAD_QP).address, self.completion_address)),
             self.inline.p.length.eq(Mux(uploading, abi.nbytes(abi.Upload), abi.nbytes(abi.AdminCompletion))),
-            self.inline.p.data.eq(Mux(uploading, upload.as_value(), completion.as_value())),
+            # What lies behind the completion is not written.
+            self.inline.p.data.eq(Cat(Mux(uploading, upload.as_value()[:128], completion.as_value()),
+                                      upload.as_value()[128:])),
             qp_read.addr.eq(qp), qp_write.addr.eq(qp), qp_write.data.eq(entry),
         ]
         with m.If(opcode == Opcode.ACTIVATE_QP):

@@ -157,7 +157,7 @@ class Fetcher(wiring.Component):
         ]
 
         # The read, of `length` bytes from `low` on
-        part, end, dwords, words, single = Signal(Part(0)), Signal(4), Signal(12), Signal(12), Signal()
+        part, end, dwords, words, single = Signal(Part(1)), Signal(4), Signal(12), Signal(12), Signal()
         first_be, last_be = Signal(7), Signal(4)
         skip, empty, flush = Signal(3), Signal(3), Signal()
         m.d.comb += [

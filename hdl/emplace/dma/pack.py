@@ -9,6 +9,9 @@ from .tlp import Part, Type, request_header
 
 __all__ = ["Packer"]
 
+#: Bytes per word of the output. With 8 there is another way: see narrow.
+_NBYTES = 16
+
 
 class Packer(wiring.Component):
     """Makes a MWr of each part and its bytes.
@@ -17,15 +20,13 @@ class Packer(wiring.Component):
     boundaries. Headers cost the input no cycle: they are loaded together with a part's first word while the rest of
     the TLP before is still leaving. Only where that rest is more than one word of the output does the input wait.
 
-    Throughput: 8 bytes of payload a cycle (``nbytes`` 16), or a full output (8). Latency: 2 cycles.
+    Throughput: 8 bytes of payload a cycle. Latency: 2 cycles.
 
     Bytes that end before their transfer does, or with ``err``: the TLP under way ends with ``err``, so that it is
     nullified; parts that were not begun are dropped. Nothing is made up.
 
     Parameters
     ----------
-    nbytes : :class:`int`
-        Bytes per word of ``o``, 8 or 16.
     note : :class:`~amaranth.hdl.ShapeLike`
 
     Members
@@ -34,22 +35,20 @@ class Packer(wiring.Component):
     words : ``In(PacketSignature(8))``
     enable : ``In(1)``
         0: TLPs that begin now are thrown away.
-    o : ``Out(PacketSignature(nbytes))``
+    o : ``Out(PacketSignature(16))``
     begun : ``Out(1)``
         Strobe: a TLP was begun that will leave at ``o``.
     taken : ``Out(1)``
         Strobe: the last part of a transfer was begun, or dropped. Not before ``begun`` for it.
     """
 
-    def __init__(self, nbytes, note):
-        if nbytes not in (8, 16):
-            raise ValueError(f"TLP words are 8 or 16 bytes, not {nbytes!r}")
-        self.nbytes, self.note = nbytes, note
+    def __init__(self, note):
+        self.note = note
         super().__init__({
             "parts":  In(stream.Signature(Part(note))),
             "words":  In(PacketSignature(8)),
             "enable": In(1),
-            "o":      Out(PacketSignature(nbytes)),
+            "o":      Out(PacketSignature(_NBYTES)),
             "begun":  Out(1),
             "taken":  Out(1),
         })
@@ -57,7 +56,7 @@ class Packer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         parts, words, o = self.parts, self.words, self.o
-        width = self.nbytes // 4         # doublewords of the output's word
+        width = _NBYTES // 4              # doublewords of the output's word
         part = parts.p
 
         # Doublewords that have not left, of one TLP: `held` holds `count` of them.

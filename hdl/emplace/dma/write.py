@@ -8,6 +8,7 @@ from ..control.records import Token
 from ..stream.packet import PacketSignature, connect_streams
 from ..stream.realign import Realigner
 from .merge import WriteMerge
+from .narrow import NarrowPacker
 from .pack import Packer
 from .records import PlainWrite, WriteCommand
 from .slice import Note, Slicer
@@ -28,7 +29,7 @@ class Writer(wiring.Component):
     """Writes to host memory, in the order of each source's commands; see :class:`~emplace.dma.merge.WriteMerge`.
 
     Throughput: 8 bytes per cycle; 2 cycles for 16 octets skipped. Latency: 7 cycles from command and first word
-    to the first word of its TLP.
+    to the first word of its TLP, 6 with words of 8 bytes.
 
     Parameters
     ----------
@@ -81,7 +82,8 @@ class Writer(wiring.Component):
         m.submodules.slicer = slicer = Slicer(self.config)
         m.submodules.splitter = splitter = Splitter(note)
         m.submodules.realigner = realigner = Realigner(8)
-        m.submodules.packer = packer = Packer(self.config.tlp_bytes, note)
+        wide = self.config.tlp_bytes == 16
+        m.submodules.packer = packer = Packer(note) if wide else NarrowPacker(note)
         connect_streams(m, self.commands, merge.commands)
         connect_streams(m, self.packets, merge.packets)
         for n in range(self.n_plain):
