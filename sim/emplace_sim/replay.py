@@ -28,7 +28,7 @@ from .capture import (
     relative,
 )
 from .host import CANARY
-from .replay_wire import Feed, Sender, captured_feed, recut_feed
+from .replay_wire import Feed, Sender, after_mpa, captured_feed, recut_feed
 
 __all__ = ["Region", "Receive", "Read", "Place", "Completion", "Event", "ConnectionPlan", "Plan", "make_plan", "Image"]
 
@@ -105,6 +105,8 @@ class ConnectionPlan:
     fails: bool = False      # the stream ends with an error (42_*)
     #: Read Response k may be fed once k + 1 reads are expected: stream offsets where responses begin.
     responses: list[int] = field(default_factory=list)
+    #: (from the peer, frame) of the start-up in the capture, in front of everything: for the tap.
+    prelude: list[tuple[bool, bytes]] = field(default_factory=list)
 
     @property
     def last_ack(self):
@@ -219,6 +221,11 @@ def _sizes(length, rng):
 def _connection(connection: Connection, role, rng):
     card, peer = connection.sides(role)
     plan = ConnectionPlan(f"{card.name} - {peer.name}", peer, _install(card, peer, connection, role))
+    handed_over = max(card.mpa_frame.number, peer.mpa_frame.number)
+    fed = {f.number for f in after_mpa(peer)}
+    plan.prelude = [(f in peer.frames, f.raw) for f in connection.frames
+                    if f.number not in fed and f.number <= handed_over
+                    and (f in peer.frames or relative(f.end, card.start) <= 0)]
     plan.reads = [Read(*(int.from_bytes(f.payload[at:at + size], "big") for at, size in ((0, 4), (4, 8), (12, 4))))
                   for f in card.fpdus if f.opcode == READ_REQUEST]
     sends = [m for m in messages(peer.fpdus) if m.opcode in SENDS]

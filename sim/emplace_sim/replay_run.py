@@ -26,7 +26,7 @@ from .driver import AdminError, CardError, Sge
 from .driver_records import unpack
 from .replay import Event, Plan
 from .replay_check import FORBIDDEN, ConnectionCheck, untouched
-from .system import Bench
+from .system import PERIOD_NS, Bench
 
 __all__ = ["Job", "PlanRun"]
 
@@ -300,6 +300,9 @@ class PlanRun(Bench):
             await self.prepare()
             self._host_done = False
             cocotb.start_soon(self._host())
+            for check in self.checks:
+                for from_peer, frame in check.plan.prelude:
+                    self.tap.write(0 if from_peer else 1, PERIOD_NS * self.cycle(), frame, "as captured: before the hand-over")
             first = self.cycle()
             try:
                 finished = await self.feed()

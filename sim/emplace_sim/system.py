@@ -11,6 +11,7 @@ from .driver import Device
 from .fpdu import build_fpdu
 from .host import HostMemory
 from .pcapng import PcapngWriter
+from .prelude import prelude
 from .sender import Flow
 from .xgmii import XgmiiDriver, XgmiiMonitor, finish
 
@@ -63,7 +64,8 @@ class Bench:
     ----------
     dut : the simulated Nic
     config : NicConfig that it was built from
-    pcapng : file for the wire tap
+    pcapng : file for the wire tap. In front of each connection stand the frames of a start-up that might have been, so
+        that Wireshark dissects its FPDUs
     bus : keyword arguments of FastBus
     """
 
@@ -154,13 +156,21 @@ class Bench:
         """(Re-)install ``link`` where its flow stands."""
         flow = link.flow
         flags |= QpFlags.CRC * link.crc | QpFlags.TIMESTAMPS * flow.timestamps | QpFlags.VLAN * (flow.vlan is not None)
-        await self.device.install(link.qp, **{
+        fields = {
             "flags": flags, "ttl": 64, "local_ip": flow.dst_ip, "remote_ip": flow.src_ip, "local_port": flow.dst_port,
             "remote_port": flow.src_port, "local_mac": flow.dst_mac, "remote_mac": flow.src_mac,
             "vlan_tci": flow.vlan or 0, "mss": flow.mss, "snd_nxt": flow.ack, "rcv_nxt": flow.seq, "snd_wnd": 65535,
-            "rcv_wnd": rcv_wnd, "rcv_wscale": 7, "ts_recent": flow.tsval, "recv_msn": 1, "recv_read_msn": 1, **fields})
+            "rcv_wnd": rcv_wnd, "rcv_wscale": 7, "ts_recent": flow.tsval, "recv_msn": 1, "recv_read_msn": 1, **fields}
+        await self.device.install(link.qp, **fields)
         link.acked = flow.seq
-        self.links[flow.src_ip, flow.src_port, flow.dst_port] = link
+        key = flow.src_ip, flow.src_port, flow.dst_port
+        if self.tap and key not in self.links:
+            for sent_by_peer, frame in prelude(
+                    flow.ends, initiator=not flags & QpFlags.INITIATOR, seq=fields["rcv_nxt"], ack=fields["snd_nxt"],
+                    crc=link.crc, timestamps=flow.timestamps, mss=fields["mss"] + 12 * flow.timestamps,
+                    wscales=(fields.get("snd_wscale", 0), fields["rcv_wscale"]), tsvals=(flow.tsval, 0)):
+                self.tap.write(0 if sent_by_peer else 1, PERIOD_NS * self.cycle(), frame, "made up: before the hand-over")
+        self.links[key] = link
 
     async def region(self, link, length, access=ALL_RIGHTS, **more):
         return await self.device.reg_mr(link.pd, length, access, **more)

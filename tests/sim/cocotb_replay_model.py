@@ -7,8 +7,10 @@ import cocotb
 from tests.sim.model_card import FAULTS, ModelCard
 
 from emplace.config import PROFILES
+from emplace_sim.capture import ACK, SYN, read_frames
 from emplace_sim.replay_cli import plans_for
 from emplace_sim.replay_run import PlanRun
+from emplace_sim.tshark import MISSING, read
 
 CAPTURES = Path(__file__).resolve().parents[1] / "captures"
 CONFIG = PROFILES["default"]
@@ -62,9 +64,14 @@ async def bad(dut, fault):
 async def taps(dut):
     with tempfile.TemporaryDirectory() as folder:
         rows = await carry_out(dut, "05_rping_4096_crc", "client", folder=folder)
-        from emplace_sim.capture import read_frames
         frames = read_frames(Path(folder) / "wire.pcapng")
-        assert len(frames) == rows[0]["frames"] + rows[0]["acks_sent"]
+        handshake = [f for f in frames if f.flags & SYN or f.payload[:3] == b"MPA"]
+        assert [(f.flags & (SYN | ACK), f.payload[:10]) for f in handshake] == \
+            [(SYN, b""), (SYN | ACK, b""), (ACK, b"MPA ID Req"), (ACK, b"MPA ID Rep")]
+        assert len(frames) == rows[0]["frames"] + rows[0]["acks_sent"] + 6       # two bare ACKs among the latter
+        if not MISSING:                      # the peer's FPDUs, dissected: 3 Read Requests, 6 Sends, 9 Writes
+            seen = read(Path(folder) / "wire.pcapng")
+            assert (seen.opcodes, seen.good, seen.bad, seen.wrong) == ([1, 3, 0, 0, 0, 3] * 3, 18, 0, []), seen
         log = (Path(folder) / "bus.log").read_text().splitlines()
         assert any("payload.write.0" in line for line in log)
         assert '"payload.write.0"' in (Path(folder) / "ledger.json").read_text()

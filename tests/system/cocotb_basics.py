@@ -2,6 +2,8 @@
 
 import os
 import random
+import tempfile
+from pathlib import Path
 
 import cocotb
 
@@ -11,6 +13,7 @@ from emplace.config import PROFILES
 from emplace_sim import sender
 from emplace_sim.driver import AdminError, Sge
 from emplace_sim.system import Bench
+from emplace_sim.tshark import MISSING, read
 
 CONFIG = PROFILES[os.environ.get("EMPLACE_PROFILE", "default")]
 
@@ -152,3 +155,21 @@ async def a_flush_completes_every_receive(dut):
     await b.device.destroy_qp(link.qp)
     b.check()
     await b.stop()
+
+
+@cocotb.test(skip=bool(MISSING))
+async def wireshark_knows_the_fpdus(dut):
+    """The tap begins with start-ups that might have been, so FPDUs are dissected: of several connections at once."""
+    with tempfile.TemporaryDirectory() as folder:
+        b = await bench(dut, pcapng=Path(folder) / "wire.pcapng")
+        links = [await b.connect(crc=crc, timestamps=timestamps, vlan=vlan, seq=seq) for crc, timestamps, vlan, seq in
+                 ((True, True, None, 1000), (True, False, 0x6005, 20), (False, True, None, 0xFFFFFFF0))]
+        for link in links:
+            region = await b.region(link, 8192)
+            link.send(b"".join(link.fpdu(sender.write(region.rkey, region.base + at, bytes(500)))
+                               for at in range(0, 5000, 500)))
+            assert await link.acknowledged()
+        b.check()
+        await b.stop()
+        seen = read(Path(folder) / "wire.pcapng")
+    assert (seen.opcodes, seen.good, seen.bad, seen.wrong) == ([0] * 30, 20, 0, []), seen
