@@ -356,12 +356,13 @@ FrameRxCompletion = data.StructLayout({
 class FrameTxFlags(enum.IntFlag):
     """``flags`` of a FrameTxDescriptor."""
 
-    END = 1              # last descriptor of its frame (at most 8 a frame); the rest of the flags is read there
+    END = 1              # last descriptor of its frame (at most 8 a frame); all other flags are read in the first one
     CHECKSUM = 2         # insert the ones' complement of the sum of all octets from checksum_start on
     REINJECT = 4         # not to the wire: into the receive path, as if it had come from there
 
 
-#: 16 bytes. The field at checksum_start + checksum_offset holds the pseudo header's sum, as Linux's CHECKSUM_PARTIAL has it.
+#: 16 bytes. checksum_start and checksum_offset are read in a frame's first descriptor. The field at their sum holds the
+#: pseudo header's sum, as Linux's CHECKSUM_PARTIAL has it; a result of 0 is written as 0xFFFF.
 FrameTxDescriptor = data.StructLayout({
     "address": 64, "length": 16, "checksum_start": 16, "checksum_offset": 8, "flags": 8, "pad": 16,
 })
