@@ -612,6 +612,11 @@ frames  rx_frames_filtered  frames for the host dropped: another station's MAC a
 frames  rx_frames_no_room   frames for the host dropped: the frame memory is full
 frames  rx_frame_no_buffer  frames for the host dropped: fewer descriptors posted than the frame needs
 frames  rx_frame_bus_error  receive descriptors that could not be read; the frame is dropped, or truncated before it
+frames  rx_bypass_overflow  frames of the wire dropped: too many came while one of the host's was put in
+frames  tx_frames_host      frames of the host sent to the wire
+frames  tx_frames_injected  frames of the host put into the receive path
+frames  tx_frames_refused   frames of the host dropped: descriptor empty, frame too long or short, no END in 8, bad checksum field
+frames  tx_frames_bus_error frames of the host dropped: their descriptors or bytes could not be read
 tcp     rx_dead             segments for a QP that is not in RTS
 tcp     rx_fast_path        header prediction held
 tcp     rx_slow_path        it did not

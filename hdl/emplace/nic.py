@@ -18,6 +18,7 @@ from .mpa.layer import Mpa
 from .protect.layer import Protect
 from .queues.layer import Queues
 from .rdmap.layer import Rdmap
+from .stream.arbiter import PacketArbiter
 from .stream.packet import PacketSignature, connect_streams
 from .stream.queue import PacketQueue
 from .tcp.layer import Tcp
@@ -67,6 +68,7 @@ class Nic(wiring.Component):
         m.submodules.dma = dma = Dma(config)
         m.submodules.frames = frames = Frames(config)
         m.submodules.control = control = Control(config)
+        m.submodules.to_wire = to_wire = PacketArbiter(config.word_bytes, 2)
         m.submodules.tx_frames = tx_frames = PacketQueue(config.word_bytes, 64)
 
         def link(source, sink):
@@ -80,8 +82,9 @@ class Nic(wiring.Component):
         connect(m, flipped(self.cfg), dma.cfg)
 
         # A frame's way to host memory
-        link(mac.rx, ip.frames)
-        m.d.comb += ip.injected.eq(0)      # nobody puts frames in yet
+        m.d.comb += [frames.i.payload.eq(mac.rx.payload), frames.i.valid.eq(mac.rx.valid), mac.rx.ready.eq(1)]
+        link(frames.o, ip.frames)
+        m.d.comb += ip.injected.eq(frames.injected)
         link(ip.segments, tcp.segments)
         link(tcp.walk, mpa.walk)
         link(mpa.walked, tcp.walked)
@@ -94,11 +97,11 @@ class Nic(wiring.Component):
         link(mpa.packets, dma.packets)
 
         # Any other frame's
-        m.d.comb += [frames.i.payload.eq(ip.frames.payload), frames.i.valid.eq(ip.frames.valid)]
         link(ip.dispositions, frames.dispositions)
         link(frames.writes, dma.plain[PlainSource.FRAME_RX])
         link(frames.packets, dma.plain_packets[PlainSource.FRAME_RX])
-        m.d.comb += [dma.plain[PlainSource.FRAME_TX].valid.eq(0), dma.plain_packets[PlainSource.FRAME_TX].valid.eq(0)]
+        link(frames.tx_writes, dma.plain[PlainSource.FRAME_TX])
+        link(frames.tx_packets, dma.plain_packets[PlainSource.FRAME_TX])
 
         # Slots
         link(tcp.alloc, ip.alloc)
@@ -117,9 +120,11 @@ class Nic(wiring.Component):
         link(rdmap.sge, queues.sge)
         link(queues.sge_data, rdmap.sge_data)
 
-        # ACKs: whole frames, since the MAC wants a word every cycle
+        # ACKs and the host's frames in turn: whole frames, since the MAC wants a word every cycle
         link(tcp.frames, tx_frames.i)
-        link(tx_frames.o, mac.tx)
+        link(tx_frames.o, to_wire.i[0])
+        link(frames.tx, to_wire.i[1])
+        link(to_wire.o, mac.tx)
 
         # Control
         link(dma.mmio_write, control.mmio_write)
@@ -128,7 +133,9 @@ class Nic(wiring.Component):
         for client, layer in ((ReadClient.CONTROL, control), (ReadClient.RECEIVE, queues), (ReadClient.FRAME_RX, frames)):
             link(layer.reads, dma.reads[client])
             link(dma.read_data[client], layer.read_data)
-        for client in range(ReadClient.FRAME_TX, READ_CLIENTS):      # nobody yet
+        link(frames.tx_reads, dma.reads[ReadClient.FRAME_TX])
+        link(dma.read_data[ReadClient.FRAME_TX], frames.tx_read_data)
+        for client in range(ReadClient.SEND, READ_CLIENTS):      # nobody yet
             m.d.comb += [dma.reads[client].valid.eq(0), dma.read_data[client].ready.eq(0)]
         link(control.inline, queues.inline)
         link(control.doorbell, queues.doorbell)
@@ -154,6 +161,7 @@ class Nic(wiring.Component):
             dma.guard_ranges.eq(control.guard_ranges),
             queues.event_ring.eq(control.event_ring),
             control.released.eq(ip.released),
+            frames.tx_ring.eq(control.frame_tx_ring), frames.tx_head.eq(control.frame_tx_head),
             frames.settings.eq(control.frame_settings), frames.ring.eq(control.frame_ring),
             *(layer.cmd.eq(control.cmd) for layer in (tcp, mpa, ddp, rdmap, queues)),
         ]

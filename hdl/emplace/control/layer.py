@@ -62,7 +62,7 @@ class Control(wiring.Component):
         Ticks.
     hold, released, reached
         Holds: orders to ip, and what ip and frames say.
-    guard_ranges, event_ring, frame_ring, frame_settings
+    guard_ranges, event_ring, frame_ring, frame_tx_ring, frame_tx_head, frame_settings
         As the registers say.
     upload : ``In(UploadPart)``
         All owners' parts, ORed; theirs stand until the next UPLOAD token.
@@ -100,6 +100,8 @@ class Control(wiring.Component):
             "guard_ranges":  Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
             "event_ring":    Out(EventRing),
             "frame_ring":    Out(FrameRing),
+            "frame_tx_ring": Out(FrameRing),
+            "frame_tx_head": Out(61),
             "frame_settings": Out(FrameSettings),
             "hold":          Out(stream.Signature(HoldRequest(config))),
             "released":      In(1),
@@ -144,6 +146,7 @@ class Control(wiring.Component):
             self.alive.eq(sequencer.alive), self.cmd.eq(ring.command),
             self.now.eq(registers.now), self.lease.eq(registers.lease),
             self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),
+            self.frame_tx_ring.eq(registers.frame_tx_ring), self.frame_tx_head.eq(registers.frame_tx_head),
             self.frame_ring.eq(registers.frame_ring), self.frame_settings.eq(registers.frame_settings),
             holder.released.eq(self.released),
             counters.strobes.eq(self.counts), counters.pair.eq(registers.pair), registers.counters.eq(counters.data),

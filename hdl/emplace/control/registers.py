@@ -48,7 +48,7 @@ def _word(name):
 class Registers(wiring.Component):
     """The host's window. Writes act byte by byte and are always accepted; what isn't there reads 0.
 
-    Writing ADMIN_LOG2, EVENT_LOG2 or FRAME_RX_LOG2 starts that ring anew: indices 0, first lap. Until then it isn't
+    Writing ADMIN_LOG2, EVENT_LOG2, FRAME_RX_LOG2 or FRAME_TX_LOG2 starts that ring anew: indices 0, first lap. Until then it isn't
     used. A value out of range is ignored. A doorbell that isn't one whole 8-byte write is passed on as one for no queue, so
     that it is refused and counted; so is every doorbell before ``awake``.
 
@@ -68,7 +68,7 @@ class Registers(wiring.Component):
     awake : ``Out(1)``
         Every table has been cleared since the last reset.
     admin_ring : ``Out(RingConfig)``, event_ring : ``Out(EventRing)``
-    frame_ring : ``Out(FrameRing)``, frame_settings : ``Out(FrameSettings)``
+    frame_ring, frame_tx_ring : ``Out(FrameRing)``, frame_tx_head : ``Out(61)``, frame_settings : ``Out(FrameSettings)``
     now, lease : ``Out(32)``
     guard_ranges : ``Out(data.ArrayLayout(GuardRange, guard_ranges))``
     pair : ``Out(10)``, counters : ``In(64)``
@@ -86,6 +86,8 @@ class Registers(wiring.Component):
             "admin_ring":   Out(RingConfig),
             "event_ring":   Out(EventRing),
             "frame_ring":   Out(FrameRing),
+            "frame_tx_ring": Out(FrameRing),
+            "frame_tx_head": Out(61),
             "frame_settings": Out(FrameSettings),
             "now":          Out(32),
             "lease":        Out(32),
@@ -127,6 +129,8 @@ class Registers(wiring.Component):
         event_base, _ = held(_word("EVENT_LO")[0], 64)
         frame_base, _ = held(_word("FRAME_RX_LO")[0], 64)
         frame_completions, _ = held(_word("FRAME_RXC_LO")[0], 64)
+        frame_tx_base, _ = held(_word("FRAME_TX_LO")[0], 64)
+        frame_tx_head, _ = held(_word("FRAME_TXH_LO")[0], 64, low=3)
         mac, _ = held(_word("MAC_LO")[0], 48)
         frame_control_word, _ = _word("FRAME_CONTROL")
         frame_bits, frame_control = held(frame_control_word, 8)
@@ -135,6 +139,7 @@ class Registers(wiring.Component):
             m.d.sync += buffer_log2.eq(write.data[8:16])
         m.d.comb += [
             self.frame_ring.base.eq(frame_base[12:]), self.frame_ring.completions.eq(frame_completions[12:]),
+            self.frame_tx_ring.base.eq(frame_tx_base[12:]), self.frame_tx_head.eq(frame_tx_head[3:]),
             self.frame_settings.eq(Cat(frame_bits[:3], buffer_log2[:5], mac)),
             self.lease.eq(lease),
             self.admin_ring.sq_base.eq(admin_sq[12:]), self.admin_ring.cq_base.eq(admin_cq[12:]),
@@ -163,6 +168,7 @@ class Registers(wiring.Component):
 
         admin_readback = ring("ADMIN_LOG2", "ADMIN_DOORBELL", self.admin_ring, "producer", 8)
         frame_readback = ring("FRAME_RX_LOG2", "FRAME_RX_PRODUCER", self.frame_ring, "producer", 12, least=1)
+        frame_tx_readback = ring("FRAME_TX_LOG2", "FRAME_TX_PRODUCER", self.frame_tx_ring, "producer", 12, least=1)
         event_readback = ring("EVENT_LOG2", "EVENT_CONSUMER", self.event_ring, "consumer", 12)
 
         # The guard's ranges, until they are locked.
@@ -231,6 +237,8 @@ class Registers(wiring.Component):
                                   (_word("EVENT_LOG2")[0], event_readback), (lock_word, lock),
                                   (_word("FRAME_RX_LO")[0], frame_base), (_word("FRAME_RX_LOG2")[0], frame_readback),
                                   (_word("FRAME_RXC_LO")[0], frame_completions), (_word("MAC_LO")[0], mac),
+                                  (_word("FRAME_TX_LO")[0], frame_tx_base), (_word("FRAME_TX_LOG2")[0], frame_tx_readback),
+                                  (_word("FRAME_TXH_LO")[0], frame_tx_head),
                                   (frame_control_word, Cat(frame_bits, buffer_log2))):
                 with m.Case(number):
                     m.d.comb += result.eq(value)
