@@ -615,7 +615,7 @@ frames  rx_frame_bus_error  receive descriptors that could not be read; the fram
 frames  rx_bypass_overflow  frames of the wire dropped: too many came while one of the host's was put in
 frames  tx_frames_host      frames of the host sent to the wire
 frames  tx_frames_injected  frames of the host put into the receive path
-frames  tx_frames_refused   frames of the host dropped: descriptor empty, frame too long or short, no END in 8, bad checksum field
+frames  tx_frames_refused   frames of the host dropped: empty descriptor, bad length, no END in 8, checksum field outside
 frames  tx_frames_bus_error frames of the host dropped: their descriptors or bytes could not be read
 tcp     rx_dead             segments for a QP that is not in RTS
 tcp     rx_fast_path        header prediction held

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from emplace import abi
-from emplace.abi import FrameControl, FrameFlags, FrameReason
+from emplace.abi import FrameControl, FrameFlags, FrameReason, FrameTxFlags
 
 from .driver_records import pack, unpack
 
-__all__ = ["HEADER_BYTES", "Frame", "FrameReceiver"]
+__all__ = ["HEADER_BYTES", "Frame", "FrameReceiver", "FrameTransmitter"]
 
 HEADER_BYTES = 128
 
@@ -116,3 +116,97 @@ class FrameReceiver:
         self.number += 1
         self.used = first + entry["buffers"]
         return frame
+
+
+class FrameTransmitter:
+    """Hands frames to the card: to the wire, or back into its receive path.
+
+    Parameters
+    ----------
+    device : an open Device
+    entries : descriptors of the ring, a power of two
+    """
+
+    def __init__(self, device, *, entries=64):
+        if entries < 2 or entries & entries - 1 or entries > 4096:
+            raise ValueError(f"entries must be a power of two in 2..4096, not {entries}")
+        self.device, self.entries = device, entries
+        self.ring = device.ring_memory(16 * entries, "frame.tx.descriptor")
+        self.head = device.ring_memory(abi.nbytes(abi.FrameTxHead), "frame.tx.head")
+        self.posted = self.done = 0          # descriptors
+        self.dropped = 0                     # frames, by the card's word, since it was reset
+        self._buffers = []                   # (descriptor behind the frame's last, buffers)
+
+    async def start(self):
+        """Set the ring up, or anew; returns itself."""
+        self._release(self.posted)
+        self.posted = self.done = 0
+        self.head.write(0, bytes(8))
+        for name, value in (("FRAME_TX", self.ring.address), ("FRAME_TXH", self.head.address)):
+            await self.device.register(name + "_LO", value & 0xFFFFFFFF)
+            await self.device.register(name + "_HI", value >> 32)
+        await self.device.register("FRAME_TX_LOG2", self.entries.bit_length() - 1)
+        return self
+
+    def poll(self):
+        """Look how far the card is; the number of descriptors that are free."""
+        head = unpack(abi.FrameTxHead, self.head.read())
+        self.done += head["head"] - self.done & 0xFFFF
+        self.dropped = head["dropped"]
+        self._release(self.done)
+        return self.entries - (self.posted - self.done)
+
+    def _release(self, done):
+        while self._buffers and self._buffers[0][0] <= done:
+            for buffer in self._buffers.pop(0)[1]:
+                self.device.memory.free(buffer)
+
+    async def post(self, data, *, checksum=None, reinject=False, ring=True):
+        """Post a frame without FCS: bytes, or a list of them for a buffer each, at any alignment.
+
+        ``checksum``: (start, offset) of the checksum to insert. ``ring``: tell the card. Returns the number of the
+        descriptor behind it, for :meth:`completed`.
+        """
+        parts = [data] if isinstance(data, bytes | bytearray) else list(data)
+        await self._wait(lambda: self.poll() >= len(parts))
+        buffers, memory = [], self.device.memory
+        for n, part in enumerate(parts):
+            buffer = memory.alloc(max(len(part), 1), label="frame.tx.data", contiguous=True,
+                                  offset=self.device.random.randrange(4096))
+            buffer.write(0, part)
+            buffers.append(buffer)
+            flags = FrameTxFlags.END if n == len(parts) - 1 else FrameTxFlags(0)
+            fields = {}
+            if n == 0 and checksum is not None:
+                flags |= FrameTxFlags.CHECKSUM
+                fields = {"checksum_start": checksum[0], "checksum_offset": checksum[1]}
+            if n == 0 and reinject:
+                flags |= FrameTxFlags.REINJECT
+            self.ring.write(16 * (self.posted % self.entries), pack(abi.FrameTxDescriptor, {
+                "address": buffer.address, "length": len(part), "flags": flags, **fields}))
+            self.posted += 1
+        self._buffers.append((self.posted, buffers))
+        if ring:
+            await self.ring_doorbell()
+        return self.posted
+
+    async def ring_doorbell(self):
+        await self.device.register("FRAME_TX_PRODUCER", self.posted & 0xFFFF)
+
+    async def completed(self, number=None):
+        """Wait until the card has done with the descriptors before ``number`` (default: all). TimeoutError if it does not."""
+        number = self.posted if number is None else number
+        await self._wait(lambda: self.poll() is not None and self.done >= number)
+
+    async def send(self, data, *, checksum=None, reinject=False):
+        """Post a frame, wait until it is done; True unless the card has dropped a frame meanwhile."""
+        self.poll()
+        dropped = self.dropped
+        await self.completed(await self.post(data, checksum=checksum, reinject=reinject))
+        return self.dropped == dropped
+
+    async def _wait(self, condition):
+        while not condition():
+            if not await self.device.bus.wait_activity(self.device.timeout) and not condition():
+                raise TimeoutError(f"frame transmit ring: {self.posted - self.done} descriptors not done in "
+                                   f"{self.device.timeout} cycles")

@@ -48,9 +48,9 @@ def _word(name):
 class Registers(wiring.Component):
     """The host's window. Writes act byte by byte and are always accepted; what isn't there reads 0.
 
-    Writing ADMIN_LOG2, EVENT_LOG2, FRAME_RX_LOG2 or FRAME_TX_LOG2 starts that ring anew: indices 0, first lap. Until then it isn't
-    used. A value out of range is ignored. A doorbell that isn't one whole 8-byte write is passed on as one for no queue, so
-    that it is refused and counted; so is every doorbell before ``awake``.
+    Writing ADMIN_LOG2, EVENT_LOG2, FRAME_RX_LOG2 or FRAME_TX_LOG2 starts that ring anew: indices 0, first lap. Until then
+    it isn't used. A value out of range is ignored. A doorbell that isn't one whole 8-byte write is passed on as one for no
+    queue, so that it is refused and counted; so is every doorbell before ``awake``.
 
     Throughput: a write a cycle; a read every 4 cycles. Latency: a write acts after 2 cycles (a doorbell: is out
     after 2), a read is answered after 4.
