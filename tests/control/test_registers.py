@@ -108,6 +108,44 @@ def test_frame_registers():
     host.run(user)
 
 
+def test_frame_transmit_registers():
+    """Read back, byte by byte, and seen by frames; the head lies at a multiple of 8."""
+    host = Host()
+    rng = random.Random(6)
+    low = {"FRAME_TX_LO": 0, "FRAME_TXH_LO": 3}
+
+    async def user(ctx):
+        dut = host.dut
+        assert not ctx.get(dut.frame_tx_ring.enabled)
+        golden = {name: bytearray(8) for name in low}
+        for _ in range(40):
+            name = rng.choice(list(golden))
+            value, mask = rng.getrandbits(64), rng.getrandbits(8)
+            await host.write(ctx, abi.REGISTERS[name].offset, value, mask)
+            for n in range(8):
+                if mask >> n & 1:
+                    golden[name][n] = value >> 8 * n & 0xFF
+        await idle(ctx, 3)
+        values = {name: int.from_bytes(content, "little") >> low[name] << low[name] for name, content in golden.items()}
+        for name, value in values.items():
+            assert await host.read(ctx, abi.REGISTERS[name].offset) == value
+        assert ctx.get(dut.frame_tx_ring.base) == values["FRAME_TX_LO"] >> 12
+        assert ctx.get(dut.frame_tx_head) == values["FRAME_TXH_LO"] >> 3
+        for log2, good in ((0, False), (13, False), (1, True), (12, True), (1 << 31, False)):
+            await host.write32(ctx, "FRAME_TX_PRODUCER", 77)
+            before = await host.read32(ctx, "FRAME_TX_LOG2")
+            await host.write32(ctx, "FRAME_TX_LOG2", log2)
+            await ctx.tick()
+            assert ctx.get(dut.frame_tx_ring.restart) == good and not ctx.get(dut.frame_ring.restart)
+            await idle(ctx, 2)
+            assert not ctx.get(dut.frame_tx_ring.restart)
+            assert await host.read32(ctx, "FRAME_TX_LOG2") == (log2 if good else before)
+            assert await host.read32(ctx, "FRAME_TX_PRODUCER") == (0 if good else 77) == ctx.get(dut.frame_tx_ring.producer)
+        assert ctx.get(dut.frame_tx_ring.log2) == 12 and not ctx.get(dut.frame_ring.enabled)
+
+    host.run(user)
+
+
 def test_rings_refuse_sizes_out_of_range():
     host = Host()
 

@@ -5,9 +5,9 @@ import random
 import pytest
 
 from emplace import abi
-from emplace.abi import FrameControl, FrameFlags, FrameReason, Opcode, QpFlags, Status
+from emplace.abi import FrameControl, FrameFlags, FrameReason, FrameTxFlags, Opcode, QpFlags, Status
 from emplace_sim.driver import AdminError, Device
-from emplace_sim.driver_frames import FrameReceiver
+from emplace_sim.driver_frames import FrameReceiver, FrameTransmitter
 from emplace_sim.driver_records import pack, unpack
 from emplace_sim.plain import pieces
 
@@ -114,3 +114,59 @@ def test_activate(bus, device):
         run(device.activate(qp, 9))
     assert asked == [(qp.number, 7), (qp.number, 9), (qp.number, 9)]
     assert Opcode.ACTIVATE_QP == 12
+
+
+class Sender:
+    """Does with the transmit ring what the card does."""
+
+    def __init__(self, bus):
+        self.bus, self.done, self.dropped, self.frames = bus, 0, 0, []
+
+    def work(self):
+        bus, entries = self.bus, 1 << self.bus.register("FRAME_TX_LOG2")
+        base, head = (bus.register(name + "_LO") | bus.register(name + "_HI") << 32 for name in ("FRAME_TX", "FRAME_TXH"))
+        assert (bus.register("FRAME_TX_PRODUCER") - self.done) % (1 << 16) <= entries
+        frame = []
+        while self.done & 0xFFFF != bus.register("FRAME_TX_PRODUCER"):
+            entry = unpack(abi.FrameTxDescriptor, bus.memory.read(base + self.done % entries * 16, 16))
+            frame.append((entry, bus.memory.read(entry["address"], entry["length"])))
+            self.done += 1
+            if entry["flags"] & FrameTxFlags.END:
+                first = frame[0][0]
+                self.frames.append((b"".join(data for _, data in frame), first["flags"] & ~FrameTxFlags.END,
+                                    first["checksum_start"], first["checksum_offset"], len(frame)))
+                self.dropped += self.frames[-1][0].startswith(b"bad")
+                frame = []
+        assert frame == []
+        bus.memory.write(head, pack(abi.FrameTxHead, {"head": self.done & 0xFFFF, "dropped": self.dropped}))
+
+
+def test_frames_leave(bus, device):
+    """Many laps, several buffers a frame, at any alignment; buffers are given back; drops are seen."""
+    tx = run(FrameTransmitter(device, entries=8).start())
+    card, rng, sent = Sender(bus), random.Random(1), []
+    buffers = len(device.memory.buffers)
+    for n in range(60):
+        parts = [rng.randbytes(rng.randint(1, 300)) for _ in range(rng.randint(1, 8))]
+        if n % 7 == 0:
+            parts[0] = b"bad"
+        sent.append((b"".join(parts), FrameTxFlags.CHECKSUM * (n % 2) | FrameTxFlags.REINJECT * (n % 3 == 0), n % 2 * 34,
+                     n % 2 * 16, len(parts)))
+        number = run(tx.post(parts, checksum=(34, 16) if n % 2 else None, reinject=n % 3 == 0))
+        assert tx.poll() == 8 - len(parts) and number == tx.posted
+        card.work()
+        run(tx.completed(number))
+        assert tx.dropped == n // 7 + 1 and tx.poll() == 8
+        assert len(device.memory.buffers) == buffers
+    assert card.frames == sent
+    addresses = {unpack(abi.FrameTxDescriptor, tx.ring.read(16 * n, 16))["address"] % 8 for n in range(8)}
+    assert len(addresses) > 2
+
+
+def test_full_transmit_ring_times_out(device):
+    tx = run(FrameTransmitter(device, entries=2).start())
+    run(tx.post([b"a", b"b"]))
+    with pytest.raises(TimeoutError, match="2 descriptors not done"):
+        run(tx.post(b"c"))
+    with pytest.raises(ValueError, match="power of two"):
+        FrameTransmitter(device, entries=3)
