@@ -9,7 +9,7 @@ from ..stream.queue import PacketQueue
 
 __all__ = ["Inject"]
 
-_PERIOD, _GAP = 10, 2        # cycles between beginnings of frames, and without a word between two: a wire leaves as many
+_GAP = 2               # cycles without a word between two frames: a wire leaves as many
 
 
 class Inject(wiring.Component):
@@ -29,7 +29,7 @@ class Inject(wiring.Component):
     Members
     -------
     wire, host : ``In(PacketSignature(8))``
-        The wire's is always taken. Frames with ``err`` may not come out.
+        The wire's is always taken. Frames with ``err`` may not come out. The host's have the length that a MAC lets in.
     o : ``Out(PacketSignature(8))``
         Never waits: ``ready`` is not looked at.
     injected : ``Out(1)``
@@ -59,16 +59,12 @@ class Inject(wiring.Component):
             m.d.sync += arriving.eq(~wire.p.last)
 
         # May the next frame begin with the next cycle?
-        since, opened, gap, free = Signal(range(_PERIOD)), Signal(), Signal(range(_GAP + 1)), Signal()
-        m.d.comb += free.eq((since == 0) & (gap == 0) & ~opened)
-        with m.If(since != 0):
-            m.d.sync += since.eq(since - 1)
+        opened, gap, free = Signal(), Signal(range(_GAP)), Signal()
+        m.d.comb += free.eq((gap == 0) & ~opened)
         with m.If(gap != 0):
             m.d.sync += gap.eq(gap - 1)
         with m.If(o.valid):
             m.d.sync += opened.eq(~o.p.last)
-            with m.If(~opened):
-                m.d.sync += since.eq(_PERIOD - 2)
             with m.If(o.p.last):
                 m.d.sync += gap.eq(_GAP - 1)
 
