@@ -340,14 +340,14 @@ class FrameFlags(enum.IntFlag):
     L4_CHECKED = 4       # TCP or UDP checksum was looked at (not of fragments)
     L4_GOOD = 8
     SPLIT = 16           # header_length octets in the header buffer, the rest in the data buffers
-    TRUNCATED = 32       # longer than the buffers that were posted: the rest is lost
+    TRUNCATED = 32       # a descriptor behind the `buffers` used could not be read: the rest of the frame is lost
 
 
 #: 16 bytes. Data buffers have the size that FRAME_CONTROL says, header buffers 128 bytes; both physical.
 FrameRxDescriptor = data.StructLayout({"header": 64, "data": 64})
 #: 32 bytes, one a frame, written behind its bytes.
 FrameRxCompletion = data.StructLayout({
-    "descriptor": 16,        # first descriptor used, low 16 bits of its index
+    "descriptor": 16,        # first descriptor used, low 16 bits of its index; ones left out could not be read
     "buffers": 8,            # descriptors used, in order
     "reason": 8,             # FrameReason
     "length": 16,            # octets of the frame, without FCS
@@ -633,6 +633,18 @@ ip      rx_tcp_flags        none of ACK, RST and SYN, on an installed connection
 ip      rx_no_connection    TCP, but no installed connection
 ip      rx_no_slot          segments dropped: no free slot, or payload longer than a slot
 ip      rx_segments         segments handed to TCP
+ip      rx_frames_held      frames of a held connection, for the host
+frames  rx_frames_host      frames that went to the host
+frames  rx_frames_off       frames for the host dropped: FRAME_CONTROL.RX is not set
+frames  rx_frames_filtered  frames for the host dropped: another station's MAC address
+frames  rx_frames_no_room   frames for the host dropped: the frame memory is full
+frames  rx_frame_no_buffer  frames for the host dropped: fewer descriptors posted than the frame needs
+frames  rx_frame_bus_error  receive descriptors that could not be read; the frame is dropped, or truncated before it
+frames  rx_bypass_overflow  frames of the wire dropped: too many came while one of the host's was put in
+frames  tx_frames_host      frames of the host sent to the wire
+frames  tx_frames_injected  frames of the host put into the receive path
+frames  tx_frames_refused   frames of the host dropped: empty descriptor, bad length, no END in 8, checksum field outside
+frames  tx_frames_bus_error frames of the host dropped: their descriptors or bytes could not be read
 tcp     rx_dead             segments for a QP that is neither in RTS nor in CLOSING, or whose stream has ended
 tcp     rx_fast_path        header prediction held
 tcp     rx_slow_path        it did not

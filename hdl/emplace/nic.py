@@ -9,7 +9,8 @@ from .control.layer import Control
 from .ddp.layer import Ddp
 from .dma.cfg import Cfg
 from .dma.layer import Dma
-from .dma.records import ReadClient
+from .dma.records import PlainSource, ReadClient
+from .frames.layer import Frames
 from .ip.layer import Ip
 from .mac.layer import Mac, phy_members
 from .mac.watermark import Watermark
@@ -20,6 +21,7 @@ from .queues.layer import Queues
 from .rdmap.layer import Rdmap
 from .stats.history import History
 from .stats.samples import Samples
+from .stream.arbiter import PacketArbiter
 from .stream.packet import PacketSignature, connect_streams
 from .tcp.layer import Tcp
 
@@ -66,11 +68,13 @@ class Nic(wiring.Component):
         m.submodules.protect = protect = Protect(config)
         m.submodules.queues = queues = Queues(config)
         m.submodules.dma = dma = Dma(config)
+        m.submodules.frames = frames = Frames(config)
         m.submodules.control = control = Control(config)
         m.submodules.share = share = AccessShare(config, 2)
         m.submodules.history = history = History(config)
         m.submodules.samples = samples = Samples()
 
+        m.submodules.to_wire = to_wire = PacketArbiter(config.word_bytes, 2)
         m.submodules.slots_short = slots_short = Watermark(config.slots, config.slots // 4, config.slots // 2)
 
         def link(source, sink):
@@ -88,7 +92,9 @@ class Nic(wiring.Component):
         connect(m, flipped(self.cfg), dma.cfg)
 
         # A frame's way to host memory
-        link(mac.rx, ip.frames)
+        m.d.comb += [frames.i.payload.eq(mac.rx.payload), frames.i.valid.eq(mac.rx.valid), mac.rx.ready.eq(1)]
+        link(frames.o, ip.frames)
+        m.d.comb += ip.injected.eq(frames.injected)
         link(ip.segments, tcp.segments)
         link(tcp.walk, mpa.walk)
         link(mpa.walked, tcp.walked)
@@ -101,6 +107,13 @@ class Nic(wiring.Component):
         link(rdmap.commands, queues.commands)
         link(queues.writes, dma.commands)
         link(mpa.packets, dma.packets)
+
+        # Any other frame's
+        link(ip.dispositions, frames.dispositions)
+        link(frames.writes, dma.plain[PlainSource.FRAME_RX])
+        link(frames.packets, dma.plain_packets[PlainSource.FRAME_RX])
+        link(frames.tx_writes, dma.plain[PlainSource.FRAME_TX])
+        link(frames.tx_packets, dma.plain_packets[PlainSource.FRAME_TX])
 
         # Slots
         link(tcp.alloc, ip.alloc)
@@ -133,7 +146,9 @@ class Nic(wiring.Component):
         link(rdmap.plans, mpa.plans)
         link(rdmap.payload, mpa.payload)
         link(mpa.fpdus, tcp.fpdus)
-        link(tcp.frames, mac.tx)
+        link(tcp.frames, to_wire.i[0])                # and the host's frames, in turn
+        link(frames.tx, to_wire.i[1])
+        link(to_wire.o, mac.tx)
         link(rdmap.send_commands, queues.send_commands)
         link(tcp.send_died, rdmap.send_failed)
         m.d.comb += [
@@ -147,15 +162,15 @@ class Nic(wiring.Component):
         link(dma.mmio_write, control.mmio_write)
         link(dma.mmio_read, control.mmio_read)
         link(control.mmio_data, dma.mmio_data)
-        for client, layer in ((ReadClient.CONTROL, control), (ReadClient.RECEIVE, queues)):
+        for client, layer in ((ReadClient.CONTROL, control), (ReadClient.RECEIVE, queues), (ReadClient.FRAME_RX, frames)):
             link(layer.reads, dma.reads[client])
             link(dma.read_data[client], layer.read_data)
         for client, reads, data in ((ReadClient.SEND, queues.send_reads, queues.send_read_data),
                                     (ReadClient.PAYLOAD, rdmap.send_reads, rdmap.send_read_data)):
             link(reads, dma.reads[client])
             link(dma.read_data[client], data)
-        for client in (ReadClient.FRAME_RX, ReadClient.FRAME_TX):    # nobody yet
-            m.d.comb += [dma.reads[client].valid.eq(0), dma.read_data[client].ready.eq(0)]
+        link(frames.tx_reads, dma.reads[ReadClient.FRAME_TX])
+        link(dma.read_data[ReadClient.FRAME_TX], frames.tx_read_data)
         link(control.inline, queues.inline)
         link(control.doorbell, queues.doorbell)
         link(control.token, rdmap.send_token)          # the sending side first, then with the frames
@@ -163,6 +178,8 @@ class Nic(wiring.Component):
         link(mpa.send_token_out, tcp.send_token)
         link(tcp.send_token_out, ip.token)
         link(dma.token, control.token_done)
+        link(control.hold, ip.hold)
+        link(frames.reached, control.reached)
         link(control.lookup_update, ip.lookup_update)
         link(ip.lookup_result, control.lookup_result)
         link(control.table, protect.table)
@@ -183,6 +200,9 @@ class Nic(wiring.Component):
             queues.event_ring.eq(control.event_ring),
             mac.address.eq(control.station), mac.rx_pause.eq(control.mac.rx_pause), mac.tx_pause.eq(control.mac.tx_pause),
             mac.quanta.eq(control.mac.quanta), mac.pause_request.eq(slots_short.request),
+            control.released.eq(ip.released),
+            frames.tx_ring.eq(control.frame_tx_ring), frames.tx_head.eq(control.frame_tx_head),
+            frames.settings.eq(control.frame_settings), frames.ring.eq(control.frame_ring),
             *(layer.cmd.eq(control.cmd) for layer in (tcp, mpa, ddp, rdmap, queues)),
         ]
 
@@ -201,8 +221,8 @@ class Nic(wiring.Component):
         ]
 
         # Counters, in the order of abi.COUNTERS
-        strobes = {"mac": mac.count, "ip": ip.count, "tcp": tcp.count, "mpa": mpa.count, "rdmap": rdmap.count,
-                   "dma": dma.count, "queues": queues.count, "control": control.count}
+        strobes = {"mac": mac.count, "ip": ip.count, "frames": frames.count, "tcp": tcp.count, "mpa": mpa.count,
+                   "rdmap": rdmap.count, "dma": dma.count, "queues": queues.count, "control": control.count}
         m.d.comb += control.counts.eq(Cat(strobes[c.layer][c.name] for c in abi.COUNTERS))
 
         # Samples

@@ -20,10 +20,10 @@ __all__ = ["AdminError", "CardError", "Device", "ProtectionDomain", "MemoryRegio
 
 
 class AdminError(Exception):
-    """The card refused a command: ``status`` (abi.Status) and ``command`` (abi.Opcode)."""
+    """The card refused a command: ``status`` (abi.Status), ``command`` (abi.Opcode), ``value`` of its completion."""
 
-    def __init__(self, status, command):
-        self.status, self.command = status, command
+    def __init__(self, status, command, value=0):
+        self.status, self.command, self.value = status, command, value
         super().__init__(f"{command.name}: {status.name}")
 
 
@@ -149,22 +149,23 @@ class Device:
         self.fpdu_max, self.contexts = limits & 0xFFFF, limits >> 16
         self._free_pages = [range(self.pages)]
         entries = 1 << self.ADMIN_LOG2
-        self._sq = self._ring_memory(entries * abi.COMMAND_BYTES, "admin.command")
-        self._cq = _Ring(self._ring_memory(entries * abi.nbytes(abi.AdminCompletion), "admin.completion"),
+        self._sq = self.ring_memory(entries * abi.COMMAND_BYTES, "admin.command")
+        self._cq = _Ring(self.ring_memory(entries * abi.nbytes(abi.AdminCompletion), "admin.completion"),
                          abi.AdminCompletion, entries)
         log2 = _log2(events, "events", 0, 12)
-        self._events = _Ring(self._ring_memory(abi.nbytes(abi.Event) << log2, "event"), abi.Event, 1 << log2)
+        self._events = _Ring(self.ring_memory(abi.nbytes(abi.Event) << log2, "event"), abi.Event, 1 << log2)
         for name, buffer in (("ADMIN_SQ", self._sq), ("ADMIN_CQ", self._cq.buffer), ("EVENT", self._events.buffer)):
-            await self._register(name + "_LO", buffer.address & 0xFFFFFFFF)
-            await self._register(name + "_HI", buffer.address >> 32)
-        await self._register("ADMIN_LOG2", self.ADMIN_LOG2)
-        await self._register("EVENT_LOG2", log2)
+            await self.register(name + "_LO", buffer.address & 0xFFFFFFFF)
+            await self.register(name + "_HI", buffer.address >> 32)
+        await self.register("ADMIN_LOG2", self.ADMIN_LOG2)
+        await self.register("EVENT_LOG2", log2)
         for name, value in (("TICK", tick), ("LEASE", lease), ("DELACK", delack)):
             if value is not None:
-                await self._register(name, value)
+                await self.register(name, value)
         return self
 
-    async def _register(self, name, value):
+    async def register(self, name, value):
+        """Write a register."""
         await self.bus.write32(abi.REGISTERS[name].offset, value)
 
     async def _ring(self, context, door, number, value):
@@ -172,7 +173,7 @@ class Device:
         word = pack(abi.DoorbellLayout, {"number": number, "value": value & 0xFFFF})
         await self.bus.write64(page + door, int.from_bytes(word, "little"))
 
-    def _ring_memory(self, size, label):
+    def ring_memory(self, size, label):
         """Zeroed, so that no entry has the first lap's phase."""
         buffer = self.memory.alloc(size, label=label, contiguous=True)
         buffer.write(0, bytes(size))
@@ -188,7 +189,7 @@ class Device:
         self._cookie += 1
         record = pack(abi.COMMANDS[opcode], {"opcode": opcode, "cookie": cookie & 0xFFFFFFFF, **fields})
         self._sq.write(cookie % self._cq.entries * abi.COMMAND_BYTES, record)
-        await self._register("ADMIN_DOORBELL", cookie + 1 & 0xFFFFFFFF)
+        await self.register("ADMIN_DOORBELL", cookie + 1 & 0xFFFFFFFF)
         while (done := self._cq.next()) is None:
             if not await self.bus.wait_activity(self.timeout):
                 raise CardError(f"{opcode.name}: no completion in {self.timeout} cycles")
@@ -196,7 +197,7 @@ class Device:
             raise CardError(f"{opcode.name}, cookie {cookie}: completion is for opcode {done['opcode']}, "
                             f"cookie {done['cookie']}")
         if done["status"] != Status.OK:
-            raise AdminError(Status(done["status"]), opcode)
+            raise AdminError(Status(done["status"]), opcode, done["value"])
         return done["value"]
 
     # Memory
@@ -300,7 +301,7 @@ class Device:
         number = next((n for n in range(self.cqs) if n not in self._cqs), None)
         if number is None:
             raise OSError(errno.ENOMEM, f"all {self.cqs} completion queues (NicConfig.cqs) are in use")
-        buffer = self._ring_memory(abi.nbytes(abi.Cqe) << log2, label)
+        buffer = self.ring_memory(abi.nbytes(abi.Cqe) << log2, label)
         await self.command(Opcode.CREATE_CQ, cq=number, log2=log2, context=context, base=buffer.address)
         cq = self._cqs[number] = CompletionQueue(number, context, _Ring(buffer, abi.Cqe, 1 << log2))
         return cq
@@ -334,7 +335,7 @@ class Device:
         """The next event (a dict of abi.Event's fields, ``data`` as bytes), or None."""
         event = self._events.next()
         if event is not None:
-            await self._register("EVENT_CONSUMER", self._events.consumed)
+            await self.register("EVENT_CONSUMER", self._events.consumed)
         return event
 
     # Queue pairs
@@ -357,19 +358,22 @@ class Device:
             raise OSError(errno.ENOMEM, f"all {self.qps} queue pairs (NicConfig.qps) are in use")
         bits = (self.qps - 1).bit_length()
         number = self.random.getrandbits(24 - bits) << bits | slot
-        rq = self._ring_memory(abi.nbytes(abi.RecvWqe) << log2, label) if log2 else None
+        rq = self.ring_memory(abi.nbytes(abi.RecvWqe) << log2, label) if log2 else None
         qp = self._qps[number] = QueuePair(number, pd, recv_cq, send_cq, context, rq, log2)
         if max_send_wr:
             sq_log2 = _log2(max_send_wr, "max_send_wr", 3, 15)
-            qp.sq = SendQueue(self._ring_memory(SendQueue.ENTRY << sq_log2, "send_wqe"), sq_log2)
+            qp.sq = SendQueue(self.ring_memory(SendQueue.ENTRY << sq_log2, "send_wqe"), sq_log2)
         return qp
 
-    async def install(self, qp, **connection):
-        """Hand an ESTABLISHED connection over: the fields of abi INSTALL_QP that are not the QP's own."""
+    async def install(self, qp, *, held=False, **connection):
+        """Hand an ESTABLISHED connection over: the fields of abi INSTALL_QP that are not the QP's own. ``held``: its
+        frames still go to the frame ring, until :meth:`activate`."""
         known = {name for name, _ in abi.COMMANDS[Opcode.INSTALL_QP]}
         unknown = set(connection) - known
         if unknown:
             raise ValueError(f"INSTALL_QP has no field {', '.join(sorted(unknown))}")
+        if held:
+            connection["flags"] = connection.get("flags", 0) | abi.QpFlags.HELD
         await self.command(Opcode.INSTALL_QP, **{
             "qpn": qp.number, "context": qp.context, "pd": qp.pd.number, "recv_cq": qp.recv_cq.number,
             "send_cq": qp.send_cq.number, "rq_log2": qp.rq_log2, "rq_base": qp.rq.address if qp.rq else 0,
@@ -384,6 +388,17 @@ class Device:
             qp.sq.put(request)
         if requests:
             await self._ring(qp.context, abi.Doorbell.SQ, qp.number, qp.sq.produced)
+
+    async def activate(self, qp, index):
+        """End the hold of a connection whose frames up to completion ``index`` the host has dealt with. None, or the
+        index to reach first: more of its frames have gone to the host."""
+        try:
+            await self.command(Opcode.ACTIVATE_QP, qpn=qp.number, index=index & 0xFFFFFFFF)
+        except AdminError as refused:
+            if refused.status != Status.AGAIN:
+                raise
+            return refused.value
+        return None
 
     async def post_recv(self, qp, requests):
         """Post receive requests, each a list of up to four Sges, or (list, wr_id); one doorbell for all."""

@@ -9,6 +9,7 @@ from emplace import abi
 from emplace.control.layer import Control
 from emplace.control.records import TokenOp
 from emplace.dma.records import WriteKind
+from emplace.ip.records import HoldOp
 from emplace.protect.records import TableUpdate
 from emplace.stream.scrub import scrub_cycles
 
@@ -49,6 +50,8 @@ class Host:
         self.table_status = self.expect_status = STATUS.OK
         self.token_delay = 10
         self.tokens_out = True
+        self.holds, self.lasts, self.release = {}, {}, lambda qp: True     # qp: qpn, last completion; RELEASE's outcome
+        self.marks, self.marks_out = [], True
         self.uploads, self.histories = {}, {}
         self.history = {}                      # (slot, index): entry
         self.notes = []
@@ -59,7 +62,7 @@ class Host:
         run(self.dut, *testbenches, cycles=cycles, settle=settle, background=[
             self.memory.requests(self.dut.reads), self.memory.answers(self.dut.read_data), self._inline, self._token,
             self._lookup, self._cq, self._table, self._pages, self._expect, self._count, self._history, self._note,
-            *background])
+            self._hold, self._reached, *background])
 
     async def _inline(self, ctx):
         while True:
@@ -127,6 +130,32 @@ class Host:
             else:
                 self.lookup[key] = qp
             await send(ctx, self.dut.lookup_result, {"status": status}, self.rng, self.stall)
+
+    async def _hold(self, ctx):
+        while True:
+            request = await receive(ctx, self.dut.hold, self.rng, self.stall)
+            op, qp = HoldOp(request["op"]), request["qp"]
+            if op is not HoldOp.FREE and (op is not HoldOp.WATCH or qp in self.holds):    # FENCE watches, too
+                self.log.append(("hold", op, qp))
+            if op is HoldOp.HOLD:
+                self.holds[qp] = request["qpn"]
+                self.lasts.pop(qp, None)
+            elif op is HoldOp.FREE:
+                self.holds.pop(qp, None)
+            elif op is HoldOp.RELEASE:
+                good = self.release(qp)
+                ctx.set(self.dut.released, good)
+                if good:
+                    del self.holds[qp]
+            if op in (HoldOp.HOLD, HoldOp.WATCH):
+                self.marks.append(qp)
+
+    async def _reached(self, ctx):
+        while True:
+            while not self.marks or not self.marks_out:
+                await ctx.tick()
+            last = self.lasts.get(self.marks.pop(0))
+            await send(ctx, self.dut.reached, {"any": last is not None, "index": last or 0}, self.rng, self.stall)
 
     async def _cq(self, ctx):
         while True:
@@ -204,13 +233,16 @@ class Host:
         await self.write32(ctx, "ADMIN_DOORBELL", self.sent)
 
     async def do(self, ctx, opcode, **fields):
-        """Run one command; its status."""
+        """Run one command; its status. AGAIN comes with its value."""
         cookie = self.rng.getrandbits(32)
         await self.submit(ctx, command(opcode, cookie=cookie, **fields))
         while len(self.completions) < self.sent:
             await ctx.tick()
         entry = self.completions[-1]
-        assert (entry["cookie"], entry["opcode"], entry["value"]) == (cookie, int(opcode), 0)
+        assert (entry["cookie"], entry["opcode"]) == (cookie, int(opcode))
+        if entry["status"] == STATUS.AGAIN:
+            return STATUS.AGAIN, entry["value"]
+        assert entry["value"] == 0
         return STATUS(entry["status"])
 
     async def install(self, ctx, qpn, **fields):

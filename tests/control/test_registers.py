@@ -82,6 +82,98 @@ def test_station():
     host.run(user)
 
 
+def test_frame_registers():
+    """Read back, byte by byte, and seen by frames; a buffer size out of range changes nothing."""
+    host = Host()
+    rng = random.Random(5)
+    at = {name: abi.REGISTERS[name].offset for name in ("FRAME_RX_LO", "FRAME_RXC_LO", "MAC_LO", "FRAME_CONTROL")}
+
+    async def user(ctx):
+        dut = host.dut
+        assert await host.read32(ctx, "FRAME_CONTROL") == 11 << 8
+        assert not ctx.get(dut.frame_ring.enabled) and not ctx.get(dut.frame_settings.rx)
+        golden = {name: bytearray(8) for name in ("FRAME_RX_LO", "FRAME_RXC_LO", "MAC_LO")}
+        for _ in range(40):
+            name = rng.choice(list(golden))
+            value, mask = rng.getrandbits(64), rng.getrandbits(8)
+            await host.write(ctx, at[name], value, mask)
+            for n in range(8 if name != "MAC_LO" else 6):
+                if mask >> n & 1:
+                    golden[name][n] = value >> 8 * n & 0xFF
+        await idle(ctx, 3)
+        values = {name: int.from_bytes(content, "little") for name, content in golden.items()}
+        for name, value in values.items():
+            assert await host.read(ctx, at[name]) == value
+        assert ctx.get(dut.frame_ring.base) == values["FRAME_RX_LO"] >> 12
+        assert ctx.get(dut.frame_ring.completions) == values["FRAME_RXC_LO"] >> 12
+        assert ctx.get(dut.frame_settings.mac) == values["MAC_LO"]
+        size = 11
+        for _ in range(40):
+            bits, new, mask = rng.getrandbits(3), rng.choice([0, 7, 8, 12, 16, 17, 255]), rng.getrandbits(2)
+            await host.write(ctx, at["FRAME_CONTROL"], bits | new << 8, mask)
+            await idle(ctx, 3)
+            if mask & 1:
+                control = bits
+                assert ctx.get(dut.frame_settings.rx) == bits & 1 and ctx.get(dut.frame_settings.split) == bits >> 1 & 1
+                assert ctx.get(dut.frame_settings.promiscuous) == bits >> 2
+                assert await host.read32(ctx, "FRAME_CONTROL") & 0xFF == control
+            if mask & 2 and 8 <= new <= 16:
+                size = new
+            assert ctx.get(dut.frame_settings.buffer_log2) == size
+            assert await host.read32(ctx, "FRAME_CONTROL") >> 8 == size
+        for log2, good in ((0, False), (13, False), (1, True), (12, True), (1 << 31, False)):
+            await host.write32(ctx, "FRAME_RX_PRODUCER", 77)
+            before = await host.read32(ctx, "FRAME_RX_LOG2")
+            await host.write32(ctx, "FRAME_RX_LOG2", log2)
+            await ctx.tick()
+            assert ctx.get(dut.frame_ring.restart) == good
+            await idle(ctx, 2)
+            assert not ctx.get(dut.frame_ring.restart)
+            assert await host.read32(ctx, "FRAME_RX_LOG2") == (log2 if good else before)
+            assert await host.read32(ctx, "FRAME_RX_PRODUCER") == (0 if good else 77) == ctx.get(dut.frame_ring.producer)
+            assert ctx.get(dut.frame_ring.enabled) == (before != 0 or good)
+
+    host.run(user)
+
+
+def test_frame_transmit_registers():
+    """Read back, byte by byte, and seen by frames; the head lies at a multiple of 8."""
+    host = Host()
+    rng = random.Random(6)
+    low = {"FRAME_TX_LO": 0, "FRAME_TXH_LO": 3}
+
+    async def user(ctx):
+        dut = host.dut
+        assert not ctx.get(dut.frame_tx_ring.enabled)
+        golden = {name: bytearray(8) for name in low}
+        for _ in range(40):
+            name = rng.choice(list(golden))
+            value, mask = rng.getrandbits(64), rng.getrandbits(8)
+            await host.write(ctx, abi.REGISTERS[name].offset, value, mask)
+            for n in range(8):
+                if mask >> n & 1:
+                    golden[name][n] = value >> 8 * n & 0xFF
+        await idle(ctx, 3)
+        values = {name: int.from_bytes(content, "little") >> low[name] << low[name] for name, content in golden.items()}
+        for name, value in values.items():
+            assert await host.read(ctx, abi.REGISTERS[name].offset) == value
+        assert ctx.get(dut.frame_tx_ring.base) == values["FRAME_TX_LO"] >> 12
+        assert ctx.get(dut.frame_tx_head) == values["FRAME_TXH_LO"] >> 3
+        for log2, good in ((0, False), (13, False), (1, True), (12, True), (1 << 31, False)):
+            await host.write32(ctx, "FRAME_TX_PRODUCER", 77)
+            before = await host.read32(ctx, "FRAME_TX_LOG2")
+            await host.write32(ctx, "FRAME_TX_LOG2", log2)
+            await ctx.tick()
+            assert ctx.get(dut.frame_tx_ring.restart) == good and not ctx.get(dut.frame_ring.restart)
+            await idle(ctx, 2)
+            assert not ctx.get(dut.frame_tx_ring.restart)
+            assert await host.read32(ctx, "FRAME_TX_LOG2") == (log2 if good else before)
+            assert await host.read32(ctx, "FRAME_TX_PRODUCER") == (0 if good else 77) == ctx.get(dut.frame_tx_ring.producer)
+        assert ctx.get(dut.frame_tx_ring.log2) == 12 and not ctx.get(dut.frame_ring.enabled)
+
+    host.run(user)
+
+
 def test_rings_refuse_sizes_out_of_range():
     host = Host()
 

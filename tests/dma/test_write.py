@@ -16,6 +16,7 @@ class Plan:
     def __init__(self, seed, *, limit=128, high=0.3):
         self.rng = random.Random(seed)
         self.commands, self.packets, self.memory = [], [], Memory()
+        self.plain = []                  # of the second source: (command, packet)
         self.limit, self.high, self.tokens = limit, high, 0
 
     def address(self, length):
@@ -56,6 +57,11 @@ class Plan:
         self.commands.append({"kind": kind, "token": {"op": 0, "qp": 0}, "address": 0, "length": 0, "skip": 0,
                               "final": 0, "data": 0, **fields})
 
+    def plainly(self, address, data, *, skip=0):
+        """A write of the second source."""
+        self.plain.append(({"address": address, "length": len(data), "skip": skip}, self.rng.randbytes(skip) + data))
+        self.memory.store(address, data)
+
     def random(self, count, longest=300):
         rng = self.rng
         for _ in range(count):
@@ -80,7 +86,7 @@ def run(plan, config, *, limit=0, idle=0.0, stall=0.0, enable=1, cycles=20000, c
     dut = Writer(config)
     sink = TlpSink(dut.o, seed=1, stall=stall)
     memory, tokens, seen, spoiled = Memory(), [], [], []
-    rng = random.Random(7)
+    rng, plain_rng = random.Random(7), random.Random(8)
 
     def arrived(packet, err):
         if err:
@@ -102,6 +108,16 @@ def run(plan, config, *, limit=0, idle=0.0, stall=0.0, enable=1, cycles=20000, c
             await put_packet(ctx, dut.packets, packet, rng=rng, idle=idle)
         await drain(ctx)
 
+    async def plain_commands(ctx):
+        for command, _ in plan.plain:
+            await put(ctx, dut.plain[0], command, rng=plain_rng, idle=idle)
+        await drain(ctx)
+
+    async def plain_packets(ctx):
+        for _, packet in plan.plain:
+            await put_packet(ctx, dut.plain_packets[0], packet, rng=plain_rng, idle=idle)
+        await drain(ctx)
+
     async def drain(ctx):
         for _ in range(60 if stall == 0 else 400):
             await ctx.tick()
@@ -121,7 +137,8 @@ def run(plan, config, *, limit=0, idle=0.0, stall=0.0, enable=1, cycles=20000, c
         while True:
             got = await get(ctx, dut.token, rng=rng, stall=stall)
             tokens.append((int(got.qp), len(sink.packets)))
-    simulate(dut, commands, packets, background=[sink.run, posted, token], cycles=cycles)
+    benches = [commands, packets] + ([plain_commands, plain_packets] if plan.plain else [])
+    simulate(dut, *benches, background=[sink.run, posted, token], cycles=cycles)
     if check:
         assert memory == plan.memory
         assert not spoiled
@@ -134,6 +151,54 @@ def run(plan, config, *, limit=0, idle=0.0, stall=0.0, enable=1, cycles=20000, c
 def test_random(profile, idle, stall, limit):
     plan = Plan(f"{idle}{stall}{limit}").random(40, longest=600)
     run(plan, PROFILES[profile], idle=idle, stall=stall, limit=min(limit, 5))
+
+
+@pytest.mark.parametrize("profile", ["tiny", "default"])
+@pytest.mark.parametrize("idle, stall", [(0, 0), (0.4, 0), (0, 0.4), (0.3, 0.3)])
+def test_two_sources(profile, idle, stall):
+    """Both sources' writes land whole, whatever the other one is in the middle of."""
+    plan = Plan(f"two {idle}{stall}").random(40, longest=200)
+    for n in range(40):
+        plan.plainly(0x7000_0000 + 1024 * n + plan.rng.randrange(200), plan.rng.randbytes(plan.rng.choice([1, 8, 32, 300])),
+                     skip=plan.rng.randrange(8))
+    sink, *_ = run(plan, PROFILES[profile], idle=idle, stall=stall)
+    plain = [0x7000_0000 <= int.from_bytes(packet[8:12], "big") < 0x7100_0000 for packet, _ in sink.packets]
+    assert any(plain[:8]) and any(not p for p in plain[:8]), "one of them waits for the other's end"
+
+
+@pytest.mark.parametrize("busy", ["queues", "plain"])
+def test_sources_take_turns(busy):
+    """While one source never pauses, the other's only write comes at once."""
+    plan = Plan(3)
+    for n in range(20):
+        plan.inline(0x1000_0000 + 64 * n, bytes([n] * 64))
+        plan.plainly(0x7000_0000 + 64 * n, bytes([n] * 64))
+    if busy == "queues":
+        plan.plain = plan.plain[:1]
+    else:
+        plan.commands = plan.commands[:1]
+    plan.memory = Memory()
+    sink, *_ = run(plan, PROFILES["default"], check=False)
+    found = [n for n, (packet, _) in enumerate(sink.packets) if (packet[8] == 0x70) == (busy == "queues")]
+    assert len(sink.packets) == 21 and len(found) == 1 and found[0] <= 1
+
+
+def test_nothing_comes_within_a_packet():
+    """Writes of one packet, an inline one among them, stay together though the other source waits all the time."""
+    plan = Plan(4)
+    for n in range(6):
+        base = 0x1000_0000 + 4096 * n
+        body = plan.rng.randbytes(90)
+        plan.packets.append(body)
+        for k in range(3):
+            plan.command(WriteKind.PAYLOAD, address=base + 40 * k, length=30)
+            plan.memory.store(base + 40 * k, body[30 * k:30 * k + 30])
+        plan.inline(base + 1024, plan.rng.randbytes(32))
+        plan.command(WriteKind.DISCARD)
+        plan.plainly(0x7000_0000 + 64 * n, plan.rng.randbytes(40))
+    sink, *_ = run(plan, PROFILES["default"])
+    order = "".join("p" if packet[8] == 0x70 else "q" for packet, _ in sink.packets)
+    assert order.replace("p", "").count("q") == 24 and "qqqqpqqqqp" in order and "pp" not in order
 
 
 def steady(config, limit, packets, payload, skip, address):

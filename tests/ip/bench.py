@@ -11,8 +11,10 @@ from emplace.abi import COUNTERS
 from emplace.config import PROFILES
 from emplace.control.records import RecordKind
 from emplace.ip.layer import Ip
+from emplace.ip.records import HoldOp
 from emplace_sim import words
 from emplace_sim.frames import parse
+from emplace_sim.plain import fate
 
 CONFIG = PROFILES["tiny"]
 NAMES = [c.name for c in COUNTERS if c.layer == "ip"]
@@ -51,10 +53,13 @@ class Bench:
 
     segments : ``[(record fields, payload in the slot)]``, tokens as ``("token", op, qp)``
     counts : strobes by counter name
+    dispositions : ``[(keep, reason, flags, header, qp)]``, marks as ``("mark", fresh, qp, qpn)``
+
+    ``injected``: numbers of frames that the host puts in; ``held``: QPs held from the start.
     """
 
     def __init__(self, *, config=CONFIG, installed=None, stall=0.0, idle=0.0, gap=lambda n: 0, slots=None, seed=1,
-                 hold_records=0):
+                 hold_records=0, injected=(), held=()):
         self.config, self.dut = config, Ip(config)
         self.installed = installed if installed is not None else {key(): 0}
         self.stall, self.idle, self.gap, self.seed = stall, idle, gap, seed
@@ -64,6 +69,8 @@ class Bench:
         self.last_word, self.record_at, self.writes = [], [], []
         self.now = self.began = 0
         self.hold_records = hold_records
+        self.injected, self.held = set(injected), set(held)
+        self.dispositions, self.disposed_at = [], []
         self.done = False
 
     async def update(self, ctx, insert, k, qp):
@@ -83,6 +90,15 @@ class Bench:
         await ctx.tick().until(self.dut.token.ready)
         ctx.set(self.dut.token.valid, 0)
 
+    async def hold(self, ctx, op, qp, qpn=0):
+        """Ask for ``op``; for RELEASE, whether it ended the hold."""
+        dut = self.dut
+        ctx.set(dut.hold.payload, {"op": op, "qp": qp, "qpn": qpn})
+        ctx.set(dut.hold.valid, 1)
+        await ctx.tick().until(dut.hold.ready)
+        ctx.set(dut.hold.valid, 0)
+        return bool(ctx.get(dut.released))
+
     def run(self, frames, *, also=None, drain=60):
         dut, rng = self.dut, random.Random(self.seed)
         ready = [False]
@@ -90,6 +106,8 @@ class Bench:
         async def source(ctx):
             for k, qp in self.installed.items():
                 assert await self.update(ctx, 1, k, qp) == 0
+            for qp in sorted(self.held):
+                await self.hold(ctx, HoldOp.HOLD, qp, 1000 + qp)
             ready[0], self.began = True, self.now
             for n, (packet, err) in enumerate(frames):
                 for _ in range(self.gap(n)):
@@ -99,6 +117,7 @@ class Bench:
                         await ctx.tick()
                     ctx.set(dut.frames.payload, word)
                     ctx.set(dut.frames.valid, 1)
+                    ctx.set(dut.injected, n in self.injected if word["last"] else rng.random() < 0.5)
                     assert ctx.get(dut.frames.ready)
                     at = self.now
                     await ctx.tick()
@@ -131,6 +150,13 @@ class Bench:
                     self.memory[w.slot][8 * w.address:8 * w.address + 8] = int(w.data).to_bytes(8, "little")
                 if ctx.get(dut.segments.valid) and accept:
                     self.take(ctx.get(dut.segments.payload))
+                ctx.set(dut.dispositions.ready, 1)
+                if ctx.get(dut.dispositions.valid):
+                    d = ctx.get(dut.dispositions.payload)
+                    self.disposed_at.append(self.now)
+                    self.dispositions.append(
+                        ("mark", int(d.fresh), int(d.qp), int(d.qpn)) if d.mark else
+                        (int(d.keep), int(d.reason), int(d.flags), int(d.header), int(d.qp)))
                 strobes = ctx.get(dut.count)
                 for name in NAMES:
                     self.counts[name] += strobes[name]
@@ -181,14 +207,28 @@ def expected(segment):
     return got, segment.payload
 
 
+def same_fates(bench, fates):
+    """One disposition for each frame without ``err``, as the golden model has it."""
+    got = [d for d in bench.dispositions if d[0] != "mark"]
+    assert len(got) == len(fates)
+    for n, (d, f) in enumerate(zip(got, fates, strict=True)):
+        keep, reason, flags, header, qp = d
+        assert keep == f.host, f"frame {n}"
+        if keep:
+            assert (reason, flags, header) == (f.reason, f.flags, f.header), f"frame {n}"
+            assert f.qp is None or qp == f.qp, f"frame {n}"
+
+
 def compare(bench, frames):
     """Records and counters against the golden parser."""
     judged = [parse(f, bench.installed) for f, err in frames if not err]
-    want = [expected(s) for s in judged if s.drop is None]
+    fates = [fate(f, bench.installed, held=bench.held, injected=n in bench.injected) for n, (f, err) in enumerate(frames)
+             if not err]
+    same_fates(bench, fates)
     counts = {}
-    for s in judged:
-        name = s.drop or "rx_segments"
-        counts[name] = counts.get(name, 0) + 1
+    for f in fates:
+        counts[f.counter] = counts.get(f.counter, 0) + 1
+    want = [expected(s) for s, f in zip(judged, fates, strict=True) if f.counter == "rx_segments"]
     got = [s for s in bench.segments if s[0] != "token"]
     for n, (a, b) in enumerate(zip(got, want, strict=False)):
         assert a == b, f"segment {n}"

@@ -77,7 +77,8 @@ class CommandCheck(wiring.Component):
                                  | ((cmd.sq_log2 != 0) & misaligned(cmd.sq_base))),
                     BAD_CQ=(cmd.recv_cq >= config.cqs) | (cmd.send_cq >= config.cqs),
                 )
-            with m.Case(abi.Opcode.REMOVE_QP, abi.Opcode.FLUSH_QP, abi.Opcode.EXPECT_READ):    # all begin with `qpn`
+            with m.Case(abi.Opcode.REMOVE_QP, abi.Opcode.FLUSH_QP, abi.Opcode.EXPECT_READ,
+                        abi.Opcode.ACTIVATE_QP):                             # all begin with `qpn`
                 refuse(BAD_QPN=self.command[88:96] != 0)
             with m.Case(abi.Opcode.UPLOAD_QP):
                 cmd = view(abi.Opcode.UPLOAD_QP)

@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .. import abi
 from ..dma.records import GuardRange, MmioRead, MmioWrite, ReadRequest, ReadWord, WriteCommand
-from ..ip.records import LookupUpdate
+from ..frames.records import FrameRing, FrameSettings, Reached
+from ..ip.records import HoldRequest, LookupUpdate
 from ..protect.records import PageWrite, TableResult, TableUpdate
 from ..queues.ports import CqResult, CqUpdate, EventRing, Ring
 from ..rdmap.deaths import Deaths
@@ -15,6 +16,7 @@ from ..stats.counters import Counters
 from ..stream.packet import connect_streams
 from .admin_ring import AdminRing
 from .check import CommandCheck
+from .hold import Holder
 from .records import HistoryNote, InstallCommand, Token, UploadPart
 from .registers import Registers
 from .sequencer import Sequencer
@@ -33,7 +35,7 @@ OFTEN = {
 
 
 class Control(wiring.Component):
-    """See :mod:`.registers`, :mod:`.admin_ring`, :mod:`.sequencer` and :mod:`.deaths`.
+    """See :mod:`.registers`, :mod:`.admin_ring`, :mod:`.sequencer`, :mod:`.hold` and :mod:`.deaths`.
 
     Parameters
     ----------
@@ -56,12 +58,14 @@ class Control(wiring.Component):
     died : ``In(stream.Signature(Died(config))).array(3)``
         Streams that rdmap (0), queues (1) and the sending side (2) have ended. Always taken.
     alive : ``Out(qps)``
-        Bit n: QP slot n is in RTS or CLOSING.
+        Bit n: QP slot n is in RTS, CLOSING or held.
     cmd : ``Out(InstallCommand)``
         The command under way.
     now, lease : ``Out(32)``, delack : ``Out(11)``
         Ticks.
-    guard_ranges, event_ring, station, mac, event_vector
+    hold, released, reached
+        Holds: orders to ip, and what ip and frames say.
+    guard_ranges, event_ring, frame_ring, frame_tx_ring, frame_tx_head, frame_settings, station, mac, event_vector
         As the registers say.
     upload : ``In(UploadPart)``
         All owners' parts, ORed; theirs stand until the next UPLOAD token.
@@ -103,6 +107,13 @@ class Control(wiring.Component):
             "delack":        Out(11),
             "guard_ranges":  Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
             "event_ring":    Out(EventRing),
+            "frame_ring":    Out(FrameRing),
+            "frame_tx_ring": Out(FrameRing),
+            "frame_tx_head": Out(61),
+            "frame_settings": Out(FrameSettings),
+            "hold":          Out(stream.Signature(HoldRequest(config))),
+            "released":      In(1),
+            "reached":       In(stream.Signature(Reached)),
             "station":       Out(48),
             "mac":           Out(MacSettings),
             "event_vector":  Out(8),
@@ -125,6 +136,7 @@ class Control(wiring.Component):
         m.submodules.check = check = CommandCheck(self.config)
         m.submodules.deaths = deaths = Deaths(self.config, len(self.died))
         m.submodules.sequencer = sequencer = Sequencer(self.config)
+        m.submodules.holder = holder = Holder(self.config)
         m.submodules.counters = counters = Counters(
             len(abi.COUNTERS), {n for n, c in enumerate(abi.COUNTERS) if (c.layer, c.name) in OFTEN})
 
@@ -132,7 +144,8 @@ class Control(wiring.Component):
         for source, sink in ((self.mmio_read, registers.mmio_read), (registers.mmio_data, self.mmio_data),
                              (registers.doorbell, self.doorbell),
                              (ring.reads, self.reads), (self.read_data, ring.read_data),
-                             (deaths.o, sequencer.deaths),
+                             (deaths.o, sequencer.deaths), (sequencer.holds, holder.i), (holder.o, sequencer.held),
+                             (holder.hold, self.hold), (self.reached, holder.reached),
                              *zip(self.died, deaths.died)):
             connect_streams(m, source, sink)
         for name in ("inline", "token", "lookup_update", "table", "pages", "cq_update", "expect", "note"):
@@ -156,6 +169,9 @@ class Control(wiring.Component):
             self.now.eq(registers.now), self.lease.eq(registers.lease), self.delack.eq(registers.delack),
             self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),
             self.station.eq(registers.station), self.mac.eq(registers.mac), self.event_vector.eq(registers.event_vector),
+            self.frame_tx_ring.eq(registers.frame_tx_ring), self.frame_tx_head.eq(registers.frame_tx_head),
+            self.frame_ring.eq(registers.frame_ring), self.frame_settings.eq(registers.frame_settings),
+            holder.released.eq(self.released),
             counters.strobes.eq(self.counts), counters.pair.eq(registers.pair), registers.counters.eq(counters.data),
             self.count.commands.eq(sequencer.commands), self.count.commands_refused.eq(sequencer.commands_refused),
         ]

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from .. import abi
 from ..dma.records import GuardRange, MmioRead, MmioWrite
+from ..frames.records import FrameRing, FrameSettings
 from ..queues.ports import DoorbellKind, EventRing, Ring
 from ..stream.scrub import scrub_cycles
 from .ports import RingConfig
@@ -19,6 +20,7 @@ __all__ = ["build_hash", "capabilities", "Registers"]
 _TICK = 125_000                # 1 ms at 125 MHz
 _LEASE = 2000
 _DELACK = 40
+_BUFFER_LOG2 = 11              # 2 KiB
 _PAGE = 4096 // 8              # in words of 8 bytes
 
 
@@ -48,9 +50,9 @@ def _word(name):
 class Registers(wiring.Component):
     """The host's window. Writes act byte by byte and are always accepted; what isn't there reads 0.
 
-    Writing ADMIN_LOG2 or EVENT_LOG2 starts that ring anew: indices 0, first lap. Until then it isn't used. A value
-    out of range is ignored. A doorbell that isn't one whole 8-byte write is passed on as one for no queue, so
-    that it is refused and counted; so is every doorbell before ``awake``.
+    Writing ADMIN_LOG2, EVENT_LOG2, FRAME_RX_LOG2 or FRAME_TX_LOG2 starts that ring anew: indices 0, first lap. Until then
+    it isn't used. A value out of range is ignored. A doorbell that isn't one whole 8-byte write is passed on as one for no
+    queue, so that it is refused and counted; so is every doorbell before ``awake``.
 
     Throughput: a write a cycle; a read every 4 cycles. Latency: a write acts after 2 cycles (a doorbell: is out
     after 2), a read is answered after 4.
@@ -68,6 +70,7 @@ class Registers(wiring.Component):
     awake : ``Out(1)``
         Every table has been cleared since the last reset.
     admin_ring : ``Out(RingConfig)``, event_ring : ``Out(EventRing)``
+    frame_ring, frame_tx_ring : ``Out(FrameRing)``, frame_tx_head : ``Out(61)``, frame_settings : ``Out(FrameSettings)``
     now, lease : ``Out(32)``, delack : ``Out(11)``
     guard_ranges : ``Out(data.ArrayLayout(GuardRange, guard_ranges))``
     station, mac, event_vector : ``Out(48)``, ``Out(MacSettings)``, ``Out(8)``
@@ -87,6 +90,10 @@ class Registers(wiring.Component):
             "awake":        Out(1),
             "admin_ring":   Out(RingConfig),
             "event_ring":   Out(EventRing),
+            "frame_ring":   Out(FrameRing),
+            "frame_tx_ring": Out(FrameRing),
+            "frame_tx_head": Out(61),
+            "frame_settings": Out(FrameSettings),
             "now":          Out(32),
             "lease":        Out(32),
             "delack":       Out(11),
@@ -131,14 +138,26 @@ class Registers(wiring.Component):
         admin_sq, _ = held(_word("ADMIN_SQ_LO")[0], 64)
         admin_cq, _ = held(_word("ADMIN_CQ_LO")[0], 64)
         event_base, _ = held(_word("EVENT_LO")[0], 64)
+        frame_base, _ = held(_word("FRAME_RX_LO")[0], 64)
+        frame_completions, _ = held(_word("FRAME_RXC_LO")[0], 64)
+        frame_tx_base, _ = held(_word("FRAME_TX_LO")[0], 64)
+        frame_tx_head, _ = held(_word("FRAME_TXH_LO")[0], 64, low=3)
+        frame_control_word, _ = _word("FRAME_CONTROL")
+        frame_bits, frame_control = held(frame_control_word, 8)
+        buffer_log2 = Signal(8, init=_BUFFER_LOG2)
+        with m.If(frame_control & write.mask[1] & (write.data[8:16] >= 8) & (write.data[8:16] <= 16)):
+            m.d.sync += buffer_log2.eq(write.data[8:16])
         m.d.comb += [
+            self.frame_ring.base.eq(frame_base[12:]), self.frame_ring.completions.eq(frame_completions[12:]),
+            self.frame_tx_ring.base.eq(frame_tx_base[12:]), self.frame_tx_head.eq(frame_tx_head[3:]),
+            self.frame_settings.eq(Cat(frame_bits[:3], buffer_log2[:5], self.station)),
             self.lease.eq(waits[:32]), self.delack.eq(waits[32:]),
             self.admin_ring.sq_base.eq(admin_sq[12:]), self.admin_ring.cq_base.eq(admin_cq[12:]),
             self.event_ring.base.eq(event_base[12:]),
         ]
 
         # Rings: {log2, index} in one word.
-        def ring(log2_name, index_name, ports, index_port, most):
+        def ring(log2_name, index_name, ports, index_port, most, least=0):
             (number, low), (other, high) = _word(log2_name), _word(index_name)
             if (number, low, high) != (other, 0, 1):
                 raise ValueError(f"{log2_name} and {index_name} must share a word")
@@ -146,7 +165,7 @@ class Registers(wiring.Component):
             good = Signal()
             m.d.comb += [
                 selected.eq(here & (word == number)), value.eq(write.data[:4]),
-                good.eq(selected & (write.mask[:4] == 0xF) & (write.data[:32] <= most)),
+                good.eq(selected & (write.mask[:4] == 0xF) & (write.data[:32] <= most) & (write.data[:32] >= least)),
             ]
             m.d.sync += ports.restart.eq(good)
             index = getattr(ports, index_port)
@@ -158,6 +177,8 @@ class Registers(wiring.Component):
             return Cat(ports.log2, Const(0, 28), index)
 
         admin_readback = ring("ADMIN_LOG2", "ADMIN_DOORBELL", self.admin_ring, "producer", 8)
+        frame_readback = ring("FRAME_RX_LOG2", "FRAME_RX_PRODUCER", self.frame_ring, "producer", 12, least=1)
+        frame_tx_readback = ring("FRAME_TX_LOG2", "FRAME_TX_PRODUCER", self.frame_tx_ring, "producer", 12, least=1)
         event_readback = ring("EVENT_LOG2", "EVENT_CONSUMER", self.event_ring, "consumer", 12)
 
         # The guard's ranges, until they are locked.
@@ -231,6 +252,11 @@ class Registers(wiring.Component):
                                   (_word("ADMIN_SQ_LO")[0], admin_sq), (_word("ADMIN_CQ_LO")[0], admin_cq),
                                   (_word("ADMIN_LOG2")[0], admin_readback), (_word("EVENT_LO")[0], event_base),
                                   (_word("EVENT_LOG2")[0], event_readback), (lock_word, lock),
+                                  (_word("FRAME_RX_LO")[0], frame_base), (_word("FRAME_RX_LOG2")[0], frame_readback),
+                                  (_word("FRAME_RXC_LO")[0], frame_completions),
+                                  (_word("FRAME_TX_LO")[0], frame_tx_base), (_word("FRAME_TX_LOG2")[0], frame_tx_readback),
+                                  (_word("FRAME_TXH_LO")[0], frame_tx_head),
+                                  (frame_control_word, Cat(frame_bits, buffer_log2)),
                                   *station.readback().items()):
                 with m.Case(number):
                     m.d.comb += result.eq(value)

@@ -11,7 +11,7 @@ from ..protect.records import PageWrite, TableOp, TableResult, TableUpdate
 from ..queues.ports import CqOp, CqResult, CqUpdate
 from ..rdmap.records import Died, ExpectRead, ExpectResult
 from ..stream.scrub import scrub
-from .ports import QpEntry
+from .ports import HoldAnswer, HoldKind, HoldOrder, QpEntry
 from .records import HistoryNote, Token, TokenOp, UploadPart
 
 __all__ = ["Sequencer"]
@@ -43,8 +43,10 @@ class Sequencer(wiring.Component):
     inline, token, token_done, lookup_update, lookup_result, table, table_result, pages, cq_update, cq_result, expect,
     expect_result
         To the neighbours, see :class:`~emplace.control.layer.Control`.
+    holds, held : ``Out(stream.Signature(HoldOrder(config)))``, ``In(stream.Signature(HoldAnswer))``
+        To :class:`~emplace.control.hold.Holder`.
     alive : ``Out(qps)``
-        Bit n: QP slot n is in RTS or CLOSING.
+        Bit n: QP slot n is in RTS, CLOSING or held.
     upload : ``In(UploadPart)``
     note : ``Out(stream.Signature(HistoryNote(config)))``
         Each change of a QP's state.
@@ -79,6 +81,8 @@ class Sequencer(wiring.Component):
             "cq_result":          In(stream.Signature(CqResult)),
             "expect":             Out(stream.Signature(ExpectRead(config))),
             "expect_result":      In(stream.Signature(ExpectResult)),
+            "holds":              Out(stream.Signature(HoldOrder(config))),
+            "held":               In(stream.Signature(HoldAnswer)),
             "alive":              Out(config.qps),
             "upload":             In(UploadPart),
             "note":               Out(stream.Signature(HistoryNote(config))),
@@ -103,6 +107,8 @@ class Sequencer(wiring.Component):
         qp_read, qp_write = qps.read_port(), qps.write_port()
         qp, entry = Signal(config.qp_bits), Signal(QpEntry(config))
         opcode, status = Signal(8), Signal(8)          # of the command at work
+        value = Signal(32)                             # of its completion
+        holding = Signal()                             # INSTALL_QP: what becomes of the QP
         dying, reason = Signal(), Signal(8)            # it isn't a command, but a death
         token_op, inserting = Signal(TokenOp), Signal()
         second = Signal()                              # of INSTALL_QP's two CQs
@@ -120,6 +126,7 @@ class Sequencer(wiring.Component):
         # What the neighbours are told. Each payload stands still while its FSM state lasts.
         expect, cq = view(Opcode.EXPECT_READ), view(Opcode.CREATE_CQ)
         uploading, telling = Signal(), Signal()        # Upload, or an entry of History
+        activate = view(Opcode.ACTIVATE_QP)
         completion, upload = Signal(abi.AdminCompletion), Signal(abi.Upload)
         tell_offset = Signal(9)
         m.d.comb += [
@@ -134,7 +141,10 @@ class Sequencer(wiring.Component):
             self.expect.p.qp.eq(qp), self.expect.p.stag.eq(expect.stag), self.expect.p.to.eq(expect.to),
             self.expect.p.length.eq(expect.length), self.expect.p.wr_id.eq(expect.wr_id),
             completion.cookie.eq(self.command[32:64]), completion.status.eq(status), completion.opcode.eq(opcode),
-            completion.phase.eq(self.completion_phase),
+            completion.phase.eq(self.completion_phase), completion.value.eq(value),
+            holding.eq(install.flags[abi.QpFlags.HELD.bit_length() - 1]),
+            self.holds.p.kind.eq(Mux(holding, HoldKind.HOLD, HoldKind.FREE)), self.holds.p.qp.eq(qp),
+            self.holds.p.qpn.eq(install.qpn), self.holds.p.index.eq(activate.index),
             upload.eq(self.upload), upload.qpn.eq(entry.qpn), upload.state.eq(entry.state),
             upload.reason.eq(entry.reason),
             self.inline.p.kind.eq(WriteKind.INLINE),
@@ -150,6 +160,10 @@ class Sequencer(wiring.Component):
             self.history_qp.eq(qp), self.history_at.eq(step),
             qp_read.addr.eq(qp), qp_write.addr.eq(qp), qp_write.data.eq(entry),
         ]
+        with m.If(opcode == Opcode.ACTIVATE_QP):
+            m.d.comb += self.holds.p.kind.eq(HoldKind.ACTIVATE)
+        with m.Elif(opcode == Opcode.FENCE):
+            m.d.comb += self.holds.p.kind.eq(HoldKind.FENCE)
         with m.Switch(opcode):
             with m.Case(Opcode.CREATE_CQ):
                 m.d.comb += self.cq_update.p.op.eq(CqOp.CREATE)
@@ -162,7 +176,7 @@ class Sequencer(wiring.Component):
                 ]
 
         established = Signal()                         # TCP still works for it
-        m.d.comb += established.eq((entry.state == State.RTS) | (entry.state == State.CLOSING))
+        m.d.comb += established.eq((entry.state == State.RTS) | (entry.state == State.CLOSING) | (entry.state == State.HELD))
         unknown, mine = Signal(), Signal()             # the slot isn't that QP's
         m.d.comb += [
             mine.eq((entry.state != State.EMPTY) & (entry.qpn == install.qpn)), unknown.eq(~mine),
@@ -179,7 +193,9 @@ class Sequencer(wiring.Component):
         def store(state, why=None):
             """The QP's new state."""
             m.d.comb += [qp_write.en.eq(1), qp_write.data.state.eq(state)]
-            m.d.sync += [entry.state.eq(state), self.alive.bit_select(qp, 1).eq(int(state in (State.RTS, State.CLOSING)))]
+            m.d.sync += [
+                entry.state.eq(state), self.alive.bit_select(qp, 1).eq(int(state in (State.RTS, State.CLOSING, State.HELD))),
+            ]
             if why is not None:
                 m.d.comb += qp_write.data.reason.eq(why)
             m.d.sync += [
@@ -198,7 +214,7 @@ class Sequencer(wiring.Component):
         with m.FSM(name="sequencer"):
             with m.State("IDLE"):                      # waits for a death or a command
                 m.d.comb += self.deaths.ready.eq(1)
-                m.d.sync += [second.eq(0), writing.eq(0), crooked.eq(0), inserting.eq(0), step.eq(0)]
+                m.d.sync += [value.eq(0), second.eq(0), writing.eq(0), crooked.eq(0), inserting.eq(0), step.eq(0)]
                 with m.If(self.deaths.valid):
                     m.d.sync += [qp.eq(self.deaths.p.qp), reason.eq(self.deaths.p.reason), dying.eq(1)]
                     m.next = "QP_READ"
@@ -234,8 +250,8 @@ class Sequencer(wiring.Component):
                     with m.Switch(opcode):
                         with m.Case(Opcode.NOP):
                             complete(Status.OK)
-                        with m.Case(Opcode.FENCE):
-                            token(TokenOp.FENCE)
+                        with m.Case(Opcode.FENCE):     # frames first: the token leaves dma behind their writes
+                            m.next = "HOLD"
                         with m.Case(Opcode.CREATE_CQ):
                             m.next = "CQ"
                         with m.Case(Opcode.DESTROY_CQ):
@@ -274,6 +290,32 @@ class Sequencer(wiring.Component):
                                 complete(Status.BAD_STATE)
                             with m.Else():
                                 m.next = "EXPECT"
+                        with m.Case(Opcode.ACTIVATE_QP):
+                            with m.If(unknown):
+                                complete(Status.BAD_QPN)
+                            with m.Elif(entry.state != State.HELD):
+                                complete(Status.BAD_STATE)
+                            with m.Else():
+                                m.next = "HOLD"
+
+            with m.State("HOLD"):                      # waits until the holder takes it
+                m.d.comb += self.holds.valid.eq(1)
+                with m.If(self.holds.ready):
+                    m.next = "HOLD_RESULT"
+            with m.State("HOLD_RESULT"):               # waits for the holder's answer
+                m.d.comb += self.held.ready.eq(1)
+                with m.If(self.held.valid):
+                    with m.If(opcode == Opcode.INSTALL_QP):
+                        m.d.sync += inserting.eq(1)
+                        m.next = "LOOKUP"
+                    with m.Elif(opcode == Opcode.FENCE):
+                        token(TokenOp.FENCE)
+                    with m.Elif(self.held.p.again):
+                        m.d.sync += value.eq(self.held.p.index)
+                        complete(Status.AGAIN)
+                    with m.Else():
+                        store(State.RTS)
+                        complete(Status.OK)
 
             with m.State("SCAN"):                      # DESTROY_CQ: the memory is reading
                 m.next = "SCAN_LOOK"
@@ -352,6 +394,8 @@ class Sequencer(wiring.Component):
                         m.next = "TOKEN"
                     with m.Elif(self.lookup_result.p.status == Status.OK):
                         store(State.RTS, abi.Reason.NONE)
+                        with m.If(holding):
+                            store(State.HELD, abi.Reason.NONE)
                         m.d.comb += [
                             qp_write.data.qpn.eq(install.qpn), qp_write.data.recv_cq.eq(install.recv_cq),
                             qp_write.data.send_cq.eq(install.send_cq), qp_write.data.key.eq(key),
@@ -369,9 +413,8 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.token_done.ready.eq(1)
                 with m.If(self.token_done.valid):
                     with m.Switch(token_op):
-                        with m.Case(TokenOp.INSTALL):
-                            m.d.sync += inserting.eq(1)
-                            m.next = "LOOKUP"
+                        with m.Case(TokenOp.INSTALL):  # its frames' way first, then that they are found
+                            m.next = "HOLD"
                         with m.Case(TokenOp.KILL):
                             with m.If(dying):
                                 m.next = "IDLE"

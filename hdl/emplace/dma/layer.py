@@ -13,7 +13,7 @@ from .cfg import Cfg
 from .guard import Guard
 from .mmio import Mmio
 from .read import Reader
-from .records import READ_CLIENTS, GuardRange, MmioRead, MmioWrite, ReadRequest, ReadWord, WriteCommand
+from .records import READ_CLIENTS, GuardRange, MmioRead, MmioWrite, PlainSource, PlainWrite, ReadRequest, ReadWord, WriteCommand
 from .short import ShortSender
 from .tlp import ShortTlp, Type
 from .unpack import Unpacker
@@ -39,6 +39,8 @@ class Dma(wiring.Component):
     -------
     commands, packets : ``In(stream.Signature(WriteCommand(config)))``, ``In(PacketSignature(8))``
         What to write, in order; packets in the order of the commands that use them.
+    plain, plain_packets : ``In(stream.Signature(PlainWrite)).array(n)``, ``In(PacketSignature(8)).array(n)``
+        Writes of others, in order of each. Index: PlainSource.
     reads, read_data : ``In(stream.Signature(ReadRequest(config))).array(READ_CLIENTS)``, ``Out(...).array(READ_CLIENTS)``
         Index: ReadClient.
     token : ``Out(stream.Signature(Token(config)))``
@@ -56,6 +58,8 @@ class Dma(wiring.Component):
         super().__init__({
             "commands":     In(stream.Signature(WriteCommand(config))),
             "packets":      In(PacketSignature(8)),
+            "plain":        In(stream.Signature(PlainWrite)).array(len(PlainSource)),
+            "plain_packets": In(PacketSignature(8)).array(len(PlainSource)),
             "reads":        In(stream.Signature(ReadRequest(config))).array(READ_CLIENTS),
             "read_data":    Out(stream.Signature(ReadWord())).array(READ_CLIENTS),
             "token":        Out(stream.Signature(Token(config))),
@@ -73,7 +77,7 @@ class Dma(wiring.Component):
         m = Module()
         config, cfg = self.config, self.cfg
 
-        m.submodules.writer = writer = Writer(config)
+        m.submodules.writer = writer = Writer(config, len(PlainSource))
         m.submodules.reader = reader = Reader(config, self.timeout)
         m.submodules.mmio = mmio = Mmio(config)
         m.submodules.unpacker = unpacker = Unpacker(config.tlp_bytes)
@@ -86,6 +90,9 @@ class Dma(wiring.Component):
         # Out
         connect_streams(m, self.commands, writer.commands)
         connect_streams(m, self.packets, writer.packets)
+        for n in range(len(PlainSource)):
+            connect_streams(m, self.plain[n], writer.plain[n])
+            connect_streams(m, self.plain_packets[n], writer.plain_packets[n])
         connect_streams(m, writer.token, self.token)
         connect_streams(m, mmio.completions, short.i[0])
         connect_streams(m, reader.o, short.i[1])

@@ -7,9 +7,10 @@ from amaranth.lib.wiring import In, Out
 from ..control.records import Token
 from ..stream.packet import PacketSignature, connect_streams
 from ..stream.realign import Realigner
+from .merge import WriteMerge
 from .narrow import NarrowPacker
 from .pack import Packer
-from .records import WriteCommand
+from .records import PlainWrite, WriteCommand
 from .slice import Note, Slicer
 from .split import Splitter
 
@@ -25,7 +26,7 @@ def reached(count, mark):
 
 
 class Writer(wiring.Component):
-    """Writes to host memory, in the order of the commands.
+    """Writes to host memory, in the order of each source's commands; see :class:`~emplace.dma.merge.WriteMerge`.
 
     Throughput: 8 bytes per cycle; 2 cycles for 16 octets skipped. Latency: 7 cycles from command and first word
     to the first word of its TLP, 6 with words of 8 bytes.
@@ -33,11 +34,14 @@ class Writer(wiring.Component):
     Parameters
     ----------
     config : :class:`~emplace.config.NicConfig`
+    plain : :class:`int`
+        Sources beside ``commands``.
 
     Members
     -------
     commands : ``In(stream.Signature(WriteCommand(config)))``
     packets : ``In(PacketSignature(8))``
+    plain, plain_packets : ``In(stream.Signature(PlainWrite)).array(plain)``, ``In(PacketSignature(8)).array(plain)``
     o : ``Out(PacketSignature(tlp_bytes))``
         MWr TLPs without the requester's ID.
     token : ``Out(stream.Signature(Token(config)))``
@@ -52,11 +56,13 @@ class Writer(wiring.Component):
         Running numbers: of writes accepted, of those whose last TLP has been begun; of TLPs begun, of TLPs posted.
     """
 
-    def __init__(self, config):
-        self.config = config
+    def __init__(self, config, plain=1):
+        self.config, self.n_plain = config, plain
         super().__init__({
             "commands":    In(stream.Signature(WriteCommand(config))),
             "packets":     In(PacketSignature(8)),
+            "plain":       In(stream.Signature(PlainWrite)).array(plain),
+            "plain_packets": In(PacketSignature(8)).array(plain),
             "o":           Out(PacketSignature(config.tlp_bytes)),
             "token":       Out(stream.Signature(Token(config))),
             "posted":      In(1),
@@ -72,13 +78,19 @@ class Writer(wiring.Component):
         m = Module()
         note = Note(self.config)
 
+        m.submodules.merge = merge = WriteMerge(self.config, self.n_plain)
         m.submodules.slicer = slicer = Slicer(self.config)
         m.submodules.splitter = splitter = Splitter(note)
         m.submodules.realigner = realigner = Realigner(8)
         wide = self.config.tlp_bytes == 16
         m.submodules.packer = packer = Packer(note) if wide else NarrowPacker(note)
-        connect_streams(m, self.commands, slicer.commands)
-        connect_streams(m, self.packets, slicer.packets)
+        connect_streams(m, self.commands, merge.commands)
+        connect_streams(m, self.packets, merge.packets)
+        for n in range(self.n_plain):
+            connect_streams(m, self.plain[n], merge.plain[n])
+            connect_streams(m, self.plain_packets[n], merge.plain_packets[n])
+        connect_streams(m, merge.o, slicer.commands)
+        connect_streams(m, merge.o_packets, slicer.packets)
         connect_streams(m, slicer.transfers, splitter.i)
         connect_streams(m, slicer.words, realigner.i)
         connect_streams(m, realigner.o, packer.words)

@@ -22,6 +22,8 @@ class Align(wiring.Component):
     -------
     frames : ``In(PacketSignature(8))``
         From the destination MAC address on. Always ready.
+    injected : ``In(1)``
+        With the frame's last word: the host put it in.
     valid : ``Out(1)``
         ``word`` is one of an IPv4 packet's.
     index : ``Out(4)``
@@ -37,6 +39,8 @@ class Align(wiring.Component):
         The cycle behind any frame's last word.
     err : ``Out(1)``
         With ``end``: the MAC says that the frame must be dropped.
+    from_host : ``Out(1)``
+        With ``end``: ``injected``.
     ipv4, tagged : ``Out(1)``
         Ethertype; 802.1Q tag. Right from ``index`` 0 up to ``end``.
     vlan : ``Out(12)``
@@ -46,6 +50,7 @@ class Align(wiring.Component):
     """
 
     frames: stream.Interface
+    injected: Signal
     valid: Signal
     index: Signal
     word: Signal
@@ -55,6 +60,7 @@ class Align(wiring.Component):
     room: Signal
     end: Signal
     err: Signal
+    from_host: Signal
     ipv4: Signal
     tagged: Signal
     vlan: Signal
@@ -62,10 +68,10 @@ class Align(wiring.Component):
 
     def __init__(self):
         super().__init__({
-            "frames": In(PacketSignature(8)),
+            "frames": In(PacketSignature(8)), "injected": In(1),
             "valid": Out(1), "index": Out(4), "word": Out(64),
             "payload": Out(64), "half": In(1),
-            "last": Out(1), "room": Out(4), "end": Out(1), "err": Out(1),
+            "last": Out(1), "room": Out(4), "end": Out(1), "err": Out(1), "from_host": Out(1),
             "ipv4": Out(1), "tagged": Out(1), "vlan": Out(12), "between": Out(1),
         })
         # Public to the proof only: the frame's previous word; where in the frame the next one is: 0, 1, 2, more.
@@ -89,7 +95,7 @@ class Align(wiring.Component):
             self.room.eq(size + Mux(self.tagged, 6, 2)),
             self.between.eq(position == 0),
         ]
-        m.d.sync += [self.end.eq(self.last), self.err.eq(i.p.err)]
+        m.d.sync += [self.end.eq(self.last), self.err.eq(i.p.err), self.from_host.eq(self.injected)]
         with m.If(self.valid & (self.index != 15)):
             m.d.sync += self.index.eq(self.index + 1)
         with m.If(i.valid):

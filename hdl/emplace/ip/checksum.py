@@ -8,7 +8,7 @@ __all__ = ["Checksum"]
 
 
 class Checksum(wiring.Component):
-    """Sums IPv4 header and TCP segment with pseudo-header, both over the same words.
+    """Sums IPv4 header and TCP segment, or UDP datagram, with pseudo-header, both over the same words.
 
     The sums are not folded until they are judged: carries gather above bit 16, enough for 8 KiB.
 
@@ -50,7 +50,9 @@ class Checksum(wiring.Component):
                                       self.word.word_select(2 * n, 8) & keep[2 * n].replicate(8)))
         valid, index = Signal(), Signal(2)
         front, back, header, segment = self.front, self.back, self.header, self.segment
+        more = Signal(4)                 # what a UDP pseudo-header has more than TCP's
         m.d.sync += [
+            more.eq(Mux((self.index == 1) & (self.word[8:16] == 17), 17 - 6, 0)),
             valid.eq(self.valid), index.eq(Mux(self.index < 3, self.index, 3)),
             front.eq(columns[0] + columns[1]), back.eq(columns[2] + columns[3]),
         ]
@@ -64,7 +66,7 @@ class Checksum(wiring.Component):
                 with m.Case(0):
                     m.d.sync += [header.eq(both), segment.eq(self.total + 65521)]
                 with m.Case(1):
-                    m.d.sync += [header.eq(header + both), segment.eq(segment + back)]
+                    m.d.sync += [header.eq(header + both), segment.eq(segment + back + more)]
                 with m.Case(2):
                     m.d.sync += [header.eq(header + front), segment.eq(segment + both)]
                 with m.Default():

@@ -39,6 +39,8 @@ class Header(wiring.Component):
         Octets of TCP payload; negative if the header would not fit.
     length_new : ``Out(1)``
         Word 4 is at hand: next cycle ``length`` will be ``length_next``, ``data_offset`` ``data_offset_next``.
+    udp : ``Out(1)``
+        It is UDP, with a checksum, and UDP's length is the rest of the packet: RFC 768. Right with ``end``.
     bad_ip, options, fragment, bad_protocol, bad_tcp : ``Out(1)``
         Malformed IPv4 header or shortened packet; IPv4 options; fragment; not TCP; malformed TCP
         header, but for its options. Right with ``end`` and the cycle behind it.
@@ -52,7 +54,7 @@ class Header(wiring.Component):
             "key": Out(LookupKey()), "key_new": Out(1),
             "seq": Out(32), "ack": Out(32), "window": Out(16), "flags": Out(8), "ecn": Out(2),
             "data_offset": Out(4), "data_offset_next": Out(4),
-            "length": Out(signed(17)), "length_next": Out(signed(17)), "length_new": Out(1),
+            "length": Out(signed(17)), "length_next": Out(signed(17)), "length_new": Out(1), "udp": Out(1),
             "bad_ip": Out(1), "options": Out(1), "fragment": Out(1), "bad_protocol": Out(1), "bad_tcp": Out(1),
         })
         # Public to the proof only: shorter than its total length; malformed.
@@ -62,6 +64,10 @@ class Header(wiring.Component):
         m = Module()
         word = self.word
         total, short, bad_form = Signal(16), self.short, self.bad_form
+        is_udp, udp_length, udp_summed = Signal(), Signal(), Signal()
+        rest = Signal(16)                # what IP's total length leaves for UDP; right with word 3
+        m.d.sync += rest.eq(self.total - 20)
+        m.d.comb += self.udp.eq(is_udp & udp_length & udp_summed)
         m.d.comb += [
             total.eq(swapped(word[16:32])),
             self.data_offset_next.eq(word[4:8]),
@@ -84,7 +90,10 @@ class Header(wiring.Component):
                         self.fragment.eq(Cat(word[48:54], word[56:64]).any()),
                     ]
                 with m.Case(1):
-                    m.d.sync += [self.bad_protocol.eq(word[8:16] != 6), self.key.remote_ip.eq(swapped(word[32:]))]
+                    m.d.sync += [
+                        self.bad_protocol.eq(word[8:16] != 6), is_udp.eq(word[8:16] == 17),
+                        self.key.remote_ip.eq(swapped(word[32:])),
+                    ]
                 with m.Case(2):
                     m.d.sync += [
                         self.key.local_ip.eq(swapped(word[:32])),
@@ -94,7 +103,11 @@ class Header(wiring.Component):
                     with m.If(self.tagged):
                         m.d.sync += self.key.vlan.eq(self.vlan)
                 with m.Case(3):
-                    m.d.sync += [self.seq.eq(swapped(word[:32])), self.ack.eq(swapped(word[32:]))]
+                    m.d.sync += [
+                        self.seq.eq(swapped(word[:32])), self.ack.eq(swapped(word[32:])),
+                        udp_length.eq((word[:16] == Cat(rest[8:], rest[:8])) & rest[3:].any()),
+                        udp_summed.eq(word[16:32].any()),
+                    ]
                 with m.Case(4):
                     m.d.sync += [
                         self.data_offset.eq(self.data_offset_next), self.flags.eq(word[8:16]),

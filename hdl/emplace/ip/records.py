@@ -1,10 +1,11 @@
-"""What IP hands to TCP."""
+"""What IP hands to TCP, and what it says of the frames that TCP does not get."""
 
-from amaranth.lib import data
+from amaranth.lib import data, enum
 
 from ..control.records import RecordKind, Token
 
-__all__ = ["SegmentRecord", "SlotIndex", "SlotWrite", "LookupKey", "LookupUpdate"]
+__all__ = ["SegmentRecord", "SlotIndex", "SlotWrite", "LookupKey", "LookupUpdate", "FrameEntry", "Disposition", "HoldOp",
+           "HoldRequest"]
 
 
 class SlotIndex(data.StructLayout):
@@ -70,3 +71,52 @@ class SegmentRecord(data.StructLayout):
             "seq": 32, "ack": 32, "window": 16, "psh": 1, "syn": 1, "fin": 1, "rst": 1, "urg": 1, "has_ack": 1, "ecn": 2,
             "ece": 1, "cwr": 1, "has_ts": 1, "tsval": 32, "tsecr": 32, "options": 1,
         })
+
+
+#: What judge knows of a frame by its header and checksums: ``mark``: it is none, but a mark; ``open``: whether it goes to
+#: the host is still to be judged, else it does, for ``reason``. ``flags`` and ``header`` as in Disposition.
+FrameEntry = data.StructLayout({"mark": 1, "open": 1, "reason": 4, "flags": 4, "header": 7})
+
+
+class Disposition(data.StructLayout):
+    """What becomes of a frame; one for each that ended without ``err``, in order. Or a mark between frames.
+
+    Members
+    -------
+    mark : ``unsigned(1)``
+        Not about a frame: everything before it has been numbered when it comes out at the far end.
+    fresh : ``unsigned(1)``
+        With ``mark``: QP ``qp`` is a new one, ``qpn``; forget what was before.
+    keep : ``unsigned(1)``
+        It goes to the host; else it is TCP's, or has been dropped and counted.
+    reason : ``unsigned(4)``
+        abi.FrameReason.
+    flags : ``unsigned(4)``
+        abi.FrameFlags: the verdict on the checksums.
+    header : ``unsigned(7)``
+        Octets from the destination address to the end of the TCP header; 0 if there is none that is well-formed.
+    qp : ``unsigned(qp_bits)``
+        HELD, or mark.
+    qpn : ``unsigned(24)``
+        Mark.
+    """
+
+    def __init__(self, config):
+        super().__init__({"mark": 1, "fresh": 1, "keep": 1, "reason": 4, "flags": 4, "header": 7, "qp": config.qp_bits,
+                          "qpn": 24})
+
+
+class HoldOp(enum.Enum, shape=2):
+    """What control asks of :class:`~emplace.ip.steer.Steer` about a QP."""
+
+    HOLD = 0       # its frames go to the host from now on, but for injected ones; sends a ``fresh`` mark
+    FREE = 1       # they do not
+    WATCH = 2      # send a mark, and note whether a frame of it goes to the host from now on
+    RELEASE = 3    # FREE, if none did since WATCH
+
+
+class HoldRequest(data.StructLayout):
+    """``op`` on QP slot ``qp``, whose number is ``qpn``."""
+
+    def __init__(self, config):
+        super().__init__({"op": HoldOp, "qp": config.qp_bits, "qpn": 24})
