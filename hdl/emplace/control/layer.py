@@ -18,6 +18,7 @@ from .deaths import Deaths
 from .records import InstallCommand, Token, UploadPart
 from .registers import Registers
 from .sequencer import Sequencer
+from .station import MacSettings
 
 __all__ = ["Control"]
 
@@ -58,7 +59,7 @@ class Control(wiring.Component):
         The command under way.
     now, lease : ``Out(32)``
         Ticks.
-    guard_ranges, event_ring
+    guard_ranges, event_ring, station, mac, event_vector
         As the registers say.
     upload : ``In(UploadPart)``
         All owners' parts, ORed; theirs stand until the next UPLOAD token.
@@ -95,6 +96,9 @@ class Control(wiring.Component):
             "lease":         Out(32),
             "guard_ranges":  Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
             "event_ring":    Out(EventRing),
+            "station":       Out(48),
+            "mac":           Out(MacSettings),
+            "event_vector":  Out(8),
             "upload":        In(UploadPart),
             "counts":        In(len(abi.COUNTERS)),
             "count":         Out(abi.counter_layout("control")),
@@ -133,6 +137,7 @@ class Control(wiring.Component):
             self.alive.eq(sequencer.alive), self.cmd.eq(ring.command),
             self.now.eq(registers.now), self.lease.eq(registers.lease),
             self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),
+            self.station.eq(registers.station), self.mac.eq(registers.mac), self.event_vector.eq(registers.event_vector),
             counters.strobes.eq(self.counts), counters.pair.eq(registers.pair), registers.counters.eq(counters.data),
             self.count.commands.eq(sequencer.commands), self.count.commands_refused.eq(sequencer.commands_refused),
         ]

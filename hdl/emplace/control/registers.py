@@ -12,6 +12,7 @@ from ..dma.records import GuardRange, MmioRead, MmioWrite
 from ..queues.ports import DoorbellKind, EventRing, Ring
 from ..stream.scrub import scrub_cycles
 from .ports import RingConfig
+from .station import MacSettings, Station
 
 __all__ = ["build_hash", "capabilities", "Registers"]
 
@@ -68,6 +69,7 @@ class Registers(wiring.Component):
     admin_ring : ``Out(RingConfig)``, event_ring : ``Out(EventRing)``
     now, lease : ``Out(32)``
     guard_ranges : ``Out(data.ArrayLayout(GuardRange, guard_ranges))``
+    station, mac, event_vector : ``Out(48)``, ``Out(MacSettings)``, ``Out(8)``
     pair : ``Out(10)``, counters : ``In(64)``
         To :class:`~emplace.stats.counters.Counters`.
     """
@@ -85,6 +87,9 @@ class Registers(wiring.Component):
             "now":          Out(32),
             "lease":        Out(32),
             "guard_ranges": Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
+            "station":      Out(48),
+            "mac":          Out(MacSettings),
+            "event_vector": Out(8),
             "pair":         Out(9),
             "counters":     In(64),
         })
@@ -172,6 +177,12 @@ class Registers(wiring.Component):
         with m.If((last | (tick_now <= 1)) & ~changed):
             m.d.sync += self.now.eq(self.now + 1)
 
+        m.submodules.station = station = Station(config)
+        m.d.comb += [
+            station.write.eq(write), station.here.eq(here), self.station.eq(station.address), self.mac.eq(station.mac),
+            self.event_vector.eq(station.event_vector),
+        ]
+
         # Behind a reset the tables are cleared first.
         rest = Signal(range(scrub_cycles(config)), init=scrub_cycles(config) - 1)
         with m.If(rest == 0):
@@ -212,7 +223,8 @@ class Registers(wiring.Component):
             for number, value in ((tick_word, Cat(tick_now, self.now)), (_word("LEASE")[0], lease),
                                   (_word("ADMIN_SQ_LO")[0], admin_sq), (_word("ADMIN_CQ_LO")[0], admin_cq),
                                   (_word("ADMIN_LOG2")[0], admin_readback), (_word("EVENT_LO")[0], event_base),
-                                  (_word("EVENT_LOG2")[0], event_readback), (lock_word, lock)):
+                                  (_word("EVENT_LOG2")[0], event_readback), (lock_word, lock),
+                                  *station.readback().items()):
                 with m.Case(number):
                     m.d.comb += result.eq(value)
             for index, store in enumerate(guard_words):
