@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.packet import PacketSignature
+from .records import TlpWord
 from .tlp import Part, Type, request_header
 
 __all__ = ["Packer"]
@@ -26,7 +27,7 @@ class Packer(wiring.Component):
     ----------
     nbytes : :class:`int`
         Bytes per word of ``o``, 8 or 16.
-    note : :class:`~amaranth.hdl.ShapeLike`
+    note : :class:`~emplace.dma.slice.Note`
 
     Members
     -------
@@ -34,7 +35,8 @@ class Packer(wiring.Component):
     words : ``In(PacketSignature(8))``
     enable : ``In(1)``
         0: TLPs that begin now are thrown away.
-    o : ``Out(PacketSignature(nbytes))``
+    o : ``Out(stream.Signature(TlpWord(nbytes)))``
+        ``msix`` as the part's note says.
     begun : ``Out(1)``
         Strobe: a TLP was begun that will leave at ``o``.
     taken : ``Out(1)``
@@ -49,7 +51,7 @@ class Packer(wiring.Component):
             "parts":  In(stream.Signature(Part(note))),
             "words":  In(PacketSignature(8)),
             "enable": In(1),
-            "o":      Out(PacketSignature(nbytes)),
+            "o":      Out(stream.Signature(TlpWord(nbytes))),
             "begun":  Out(1),
             "taken":  Out(1),
         })
@@ -68,7 +70,7 @@ class Packer(wiring.Component):
         hidden = Signal()                # the TLP under way is thrown away
         dropping = Signal()              # the rest of this transfer's parts is
         left = Signal(10)                # words still to come
-        lower, final = Signal(), Signal()
+        lower, final, msix = Signal(), Signal(), Signal()
 
         free = Signal()
         m.d.comb += free.eq(o.ready | ~o.valid)
@@ -127,6 +129,7 @@ class Packer(wiring.Component):
                 o.p.empty.eq(Mux(emit_last, (width - total[:width.bit_length()]) << 2, 0)),
                 o.p.last.eq(emit_last),
                 o.p.err.eq(emit_last & Mux(ending, ending_err, spoiled)),
+                o.p.msix.eq(msix),
                 count.eq(Mux(emit_last, 0, total - width)),
                 *(held[n].eq(row[n + width]) for n in range(8 - width) if n < 6),
             ]
@@ -145,7 +148,7 @@ class Packer(wiring.Component):
         header = request_header(Type.MWR, part)
         with m.If(start):
             m.d.sync += [
-                left.eq(part.words - 1), lower.eq(part.lower), final.eq(part.last),
+                left.eq(part.words - 1), lower.eq(part.lower), final.eq(part.last), msix.eq(part.note.msix),
                 hidden.eq(~self.enable), under_way.eq(~ends),
                 dropping.eq(spoiled & ~part.last),
             ]
