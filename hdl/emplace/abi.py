@@ -14,8 +14,8 @@ from amaranth.lib import data
 
 __all__ = [
     "ABI_VERSION", "CARD_ID", "Register", "REGISTERS", "GUARD_RANGE", "COUNTER_PAGE", "MSIX_PAGE", "DOORBELL_PAGE",
-    "DOORBELL_STRIDE", "ARM_SOLICITED", "Doorbell", "DoorbellLayout", "Opcode", "Status", "COMMANDS", "COMMAND_BYTES", "CommandHeader",
-    "AdminCompletion", "Sge", "RecvWqe", "SendOpcode",
+    "DOORBELL_STRIDE", "ARM_SOLICITED", "Doorbell", "DoorbellLayout", "Opcode", "Status", "COMMANDS", "COMMAND_BYTES",
+    "CommandHeader", "AdminCompletion", "Sge", "RecvWqe", "SendOpcode",
     "SendFlags", "SendWqe", "Cqe", "CqeBody", "EventType", "Event", "EventBody", "WcStatus", "WcOpcode",
     "Access", "QpFlags", "QpState", "Reason", "TERMINATE", "Counter", "COUNTERS", "counter_layout", "nbytes",
     "FrameReason", "FrameFlags", "FrameTxFlags", "FrameRxDescriptor", "FrameRxCompletion", "FrameTxDescriptor", "FrameTxHead",
