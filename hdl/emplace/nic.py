@@ -77,6 +77,8 @@ class Nic(wiring.Component):
         m.submodules.to_wire = to_wire = PacketArbiter(config.word_bytes, 2)
         m.submodules.slots_short = slots_short = Watermark(config.slots, config.slots // 4, config.slots // 2)
 
+        m.submodules.slots_short = slots_short = Watermark(config.slots, config.slots // 4, config.slots // 2)
+
         def link(source, sink):
             connect_streams(m, source, sink)
 
@@ -198,6 +200,10 @@ class Nic(wiring.Component):
             mpa.lease.eq(control.lease), tcp.delack.eq(control.delack),
             dma.guard_ranges.eq(control.guard_ranges),
             queues.event_ring.eq(control.event_ring),
+            queues.event_vector.eq(control.event_vector),
+            queues.msix_enable.eq(self.cfg.msix_enable), queues.msix_mask.eq(self.cfg.msix_mask),
+            queues.msix_write.eq(control.msix_write), queues.msix_look.eq(control.msix_look),
+            control.msix_word.eq(queues.msix_word), control.msix_pending.eq(queues.msix_pending),
             mac.address.eq(control.station), mac.rx_pause.eq(control.mac.rx_pause), mac.tx_pause.eq(control.mac.tx_pause),
             mac.quanta.eq(control.mac.quanta), mac.pause_request.eq(slots_short.request),
             control.released.eq(ip.released),

@@ -4,7 +4,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge, Timer
 from cocotb.utils import get_sim_time
 
-from emplace.abi import Access, QpFlags
+from emplace.abi import COUNTERS, Access, QpFlags
 
 from .bus import FastBus
 from .driver import Device
@@ -18,6 +18,8 @@ from .xgmii import XgmiiDriver, XgmiiMonitor, finish
 __all__ = ["PERIOD_NS", "Bench", "Link"]
 
 PERIOD_NS = 8
+#: Cycles after which a strobe shows in its counter: counters are visited in turns of eight.
+_COUNTERS_LATE = 8 * -(-len(COUNTERS) // 8) + 16
 #: Short ticks, so that a late ACK comes soon.
 CLOCK = {"tick": 500, "delack": 2}
 ALL_RIGHTS = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ
@@ -203,6 +205,8 @@ class Bench:
         assert not self.monitor.decoder.problems, "\n".join(self.monitor.decoder.problems)
 
     async def counters(self, *names):
+        """Values of ``names`` as a tuple, or of all as a dict; of all that was counted before now."""
+        await self.cycles(_COUNTERS_LATE)
         found = await self.device.counters(names or None)
         return tuple(found[name] for name in names) if names else found
 

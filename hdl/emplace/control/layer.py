@@ -9,7 +9,7 @@ from ..dma.records import GuardRange, MmioRead, MmioWrite, ReadRequest, ReadWord
 from ..frames.records import FrameRing, FrameSettings, Reached
 from ..ip.records import HoldRequest, LookupUpdate
 from ..protect.records import PageWrite, TableResult, TableUpdate
-from ..queues.ports import CqResult, CqUpdate, EventRing, Ring
+from ..queues.ports import CqResult, CqUpdate, EventRing, MsixLook, MsixWrite, Ring
 from ..rdmap.deaths import Deaths
 from ..rdmap.records import Died, ExpectRead, ExpectResult
 from ..stats.counters import Counters
@@ -59,6 +59,8 @@ class Control(wiring.Component):
         Streams that rdmap (0), queues (1) and the sending side (2) have ended. Always taken.
     alive : ``Out(qps)``
         Bit n: QP slot n is in RTS, CLOSING or held.
+    msix_write, msix_look, msix_word, msix_pending
+        To queues' MSI-X table.
     cmd : ``Out(InstallCommand)``
         The command under way.
     now, lease : ``Out(32)``, delack : ``Out(11)``
@@ -114,6 +116,10 @@ class Control(wiring.Component):
             "hold":          Out(stream.Signature(HoldRequest(config))),
             "released":      In(1),
             "reached":       In(stream.Signature(Reached)),
+            "msix_write":    Out(MsixWrite(config)),
+            "msix_look":     Out(MsixLook(config)),
+            "msix_word":     In(64),
+            "msix_pending":  In(config.vectors),
             "station":       Out(48),
             "mac":           Out(MacSettings),
             "event_vector":  Out(8),
@@ -172,6 +178,8 @@ class Control(wiring.Component):
             self.frame_tx_ring.eq(registers.frame_tx_ring), self.frame_tx_head.eq(registers.frame_tx_head),
             self.frame_ring.eq(registers.frame_ring), self.frame_settings.eq(registers.frame_settings),
             holder.released.eq(self.released),
+            self.msix_write.eq(registers.msix_write), self.msix_look.eq(registers.msix_look),
+            registers.msix_word.eq(self.msix_word), registers.msix_pending.eq(self.msix_pending),
             counters.strobes.eq(self.counts), counters.pair.eq(registers.pair), registers.counters.eq(counters.data),
             self.count.commands.eq(sequencer.commands), self.count.commands_refused.eq(sequencer.commands_refused),
         ]

@@ -10,7 +10,7 @@ from ..stream.realign import Realigner
 from .merge import WriteMerge
 from .narrow import NarrowPacker
 from .pack import Packer
-from .records import PlainWrite, WriteCommand
+from .records import PlainWrite, TlpWord, WriteCommand
 from .slice import Note, Slicer
 from .split import Splitter
 
@@ -42,7 +42,7 @@ class Writer(wiring.Component):
     commands : ``In(stream.Signature(WriteCommand(config)))``
     packets : ``In(PacketSignature(8))``
     plain, plain_packets : ``In(stream.Signature(PlainWrite)).array(plain)``, ``In(PacketSignature(8)).array(plain)``
-    o : ``Out(PacketSignature(tlp_bytes))``
+    o : ``Out(stream.Signature(TlpWord(tlp_bytes)))``
         MWr TLPs without the requester's ID.
     token : ``Out(stream.Signature(Token(config)))``
         Once every TLP begun before has been ``posted``.
@@ -63,7 +63,7 @@ class Writer(wiring.Component):
             "packets":     In(PacketSignature(8)),
             "plain":       In(stream.Signature(PlainWrite)).array(plain),
             "plain_packets": In(PacketSignature(8)).array(plain),
-            "o":           Out(PacketSignature(config.tlp_bytes)),
+            "o":           Out(stream.Signature(TlpWord(config.tlp_bytes))),
             "token":       Out(stream.Signature(Token(config))),
             "posted":      In(1),
             "max_payload": In(3),
