@@ -77,8 +77,6 @@ class Nic(wiring.Component):
         m.submodules.to_wire = to_wire = PacketArbiter(config.word_bytes, 2)
         m.submodules.slots_short = slots_short = Watermark(config.slots, config.slots // 4, config.slots // 2)
 
-        m.submodules.slots_short = slots_short = Watermark(config.slots, config.slots // 4, config.slots // 2)
-
         def link(source, sink):
             connect_streams(m, source, sink)
 
@@ -200,7 +198,8 @@ class Nic(wiring.Component):
             mpa.lease.eq(control.lease), tcp.delack.eq(control.delack),
             dma.guard_ranges.eq(control.guard_ranges),
             queues.event_ring.eq(control.event_ring),
-            queues.event_vector.eq(control.event_vector),
+            queues.event_vector.eq(control.event_vector), queues.frame_vector.eq(control.frame_vector),
+            queues.frame_done.rx.eq(frames.count.rx_frames_host), queues.frame_done.tx.eq(frames.tx_told),
             queues.msix_enable.eq(self.cfg.msix_enable), queues.msix_mask.eq(self.cfg.msix_mask),
             queues.msix_write.eq(control.msix_write), queues.msix_look.eq(control.msix_look),
             control.msix_word.eq(queues.msix_word), control.msix_pending.eq(queues.msix_pending),

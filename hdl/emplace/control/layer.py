@@ -67,7 +67,7 @@ class Control(wiring.Component):
         Ticks.
     hold, released, reached
         Holds: orders to ip, and what ip and frames say.
-    guard_ranges, event_ring, frame_ring, frame_tx_ring, frame_tx_head, frame_settings, station, mac, event_vector
+    guard_ranges, event_ring, frame_ring, frame_tx_ring, frame_tx_head, frame_settings, frame_vector, station, mac, event_vector
         As the registers say.
     upload : ``In(UploadPart)``
         All owners' parts, ORed; theirs stand until the next UPLOAD token.
@@ -113,6 +113,7 @@ class Control(wiring.Component):
             "frame_tx_ring": Out(FrameRing),
             "frame_tx_head": Out(61),
             "frame_settings": Out(FrameSettings),
+            "frame_vector":  Out(data.StructLayout({"rx": 8, "tx": 8})),
             "hold":          Out(stream.Signature(HoldRequest(config))),
             "released":      In(1),
             "reached":       In(stream.Signature(Reached)),
@@ -177,6 +178,7 @@ class Control(wiring.Component):
             self.station.eq(registers.station), self.mac.eq(registers.mac), self.event_vector.eq(registers.event_vector),
             self.frame_tx_ring.eq(registers.frame_tx_ring), self.frame_tx_head.eq(registers.frame_tx_head),
             self.frame_ring.eq(registers.frame_ring), self.frame_settings.eq(registers.frame_settings),
+            self.frame_vector.eq(registers.frame_vector),
             holder.released.eq(self.released),
             self.msix_write.eq(registers.msix_write), self.msix_look.eq(registers.msix_look),
             registers.msix_word.eq(self.msix_word), registers.msix_pending.eq(self.msix_pending),

@@ -72,6 +72,7 @@ class Registers(wiring.Component):
         Every table has been cleared since the last reset.
     admin_ring : ``Out(RingConfig)``, event_ring : ``Out(EventRing)``
     frame_ring, frame_tx_ring : ``Out(FrameRing)``, frame_tx_head : ``Out(61)``, frame_settings : ``Out(FrameSettings)``
+    frame_vector : ``Out({rx: 8, tx: 8})``
     now, lease : ``Out(32)``, delack : ``Out(11)``
     guard_ranges : ``Out(data.ArrayLayout(GuardRange, guard_ranges))``
     station, mac, event_vector : ``Out(48)``, ``Out(MacSettings)``, ``Out(8)``
@@ -97,6 +98,7 @@ class Registers(wiring.Component):
             "frame_tx_ring": Out(FrameRing),
             "frame_tx_head": Out(61),
             "frame_settings": Out(FrameSettings),
+            "frame_vector": Out(data.StructLayout({"rx": 8, "tx": 8})),
             "now":          Out(32),
             "lease":        Out(32),
             "delack":       Out(11),
@@ -151,6 +153,9 @@ class Registers(wiring.Component):
         frame_tx_head, _ = held(_word("FRAME_TXH_LO")[0], 64, low=3)
         frame_control_word, _ = _word("FRAME_CONTROL")
         frame_bits, frame_control = held(frame_control_word, 8)
+        for byte in range(2):            # FRAME_VECTOR
+            with m.If(frame_control & write.mask[4 + byte]):
+                m.d.sync += self.frame_vector.as_value().word_select(byte, 8).eq(write.data.word_select(4 + byte, 8))
         buffer_log2 = Signal(8, init=_BUFFER_LOG2)
         with m.If(frame_control & write.mask[1] & (write.data[8:16] >= 8) & (write.data[8:16] <= 16)):
             m.d.sync += buffer_log2.eq(write.data[8:16])
@@ -269,7 +274,7 @@ class Registers(wiring.Component):
                                   (_word("FRAME_RXC_LO")[0], frame_completions),
                                   (_word("FRAME_TX_LO")[0], frame_tx_base), (_word("FRAME_TX_LOG2")[0], frame_tx_readback),
                                   (_word("FRAME_TXH_LO")[0], frame_tx_head),
-                                  (frame_control_word, Cat(frame_bits, buffer_log2)),
+                                  (frame_control_word, Cat(frame_bits, buffer_log2, Const(0, 16), self.frame_vector)),
                                   *station.readback().items()):
                 with m.Case(number):
                     m.d.comb += result.eq(value)

@@ -6,8 +6,8 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, enum, memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..stream.flags import FlagSet
 from ..stream.scrub import scrub
-from .flags import FlagSet
 from .ports import TIME_BITS
 
 __all__ = ["Notifier"]
