@@ -14,8 +14,8 @@ from amaranth.lib import data
 
 __all__ = [
     "ABI_VERSION", "CARD_ID", "Register", "REGISTERS", "GUARD_RANGE", "COUNTER_PAGE", "MSIX_PAGE", "DOORBELL_PAGE",
-    "DOORBELL_STRIDE", "Doorbell", "DoorbellLayout", "Opcode", "Status", "COMMANDS", "COMMAND_BYTES", "CommandHeader",
-    "AdminCompletion", "Sge", "RecvWqe", "SendOpcode",
+    "DOORBELL_STRIDE", "ARM_SOLICITED", "Doorbell", "DoorbellLayout", "Opcode", "Status", "COMMANDS", "COMMAND_BYTES",
+    "CommandHeader", "AdminCompletion", "Sge", "RecvWqe", "SendOpcode",
     "SendFlags", "SendWqe", "Cqe", "CqeBody", "EventType", "Event", "EventBody", "WcStatus", "WcOpcode",
     "Access", "QpFlags", "QpState", "Reason", "TERMINATE", "Counter", "COUNTERS", "counter_layout", "nbytes",
     "FrameReason", "FrameFlags", "FrameTxFlags", "FrameRxDescriptor", "FrameRxCompletion", "FrameTxDescriptor", "FrameTxHead",
@@ -139,8 +139,10 @@ class Doorbell(enum.IntEnum):
 
 DoorbellLayout = data.StructLayout({
     "number": 32,    # QP number, or CQ number
-    "value":  32,    # SQ, RQ: entries produced so far (mod 2**16); CQ: entries consumed so far (mod 2**16)
+    "value":  32,    # SQ, RQ: entries produced so far (mod 2**16); CQ, CQ_ARM: entries consumed so far (mod 2**16)
 })
+#: Set in the value of CQ_ARM: notify of a solicited completion, or one with an error, only. Without: of any.
+ARM_SOLICITED = 1 << 31
 
 
 # Admin commands

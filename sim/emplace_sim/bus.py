@@ -48,6 +48,7 @@ class HostBridge:
         self.fault = lambda tlp: None
         self.log, self.keep_log = [], log
         self.problems, self.interrupts = [], []
+        self.interrupted = lambda address, data: None      # called for each interrupt, as it comes
         self.outstanding = set()             # tags of the card's reads
         self.answers = {}                    # tag of a host's read -> Tlp or None
         self._host_tag = 0
@@ -94,7 +95,11 @@ class HostBridge:
     def _write(self, tlp):
         address, size = tlp.span
         if INTERRUPTS[0] <= address < INTERRUPTS[1]:
-            self.interrupts.append(int.from_bytes(tlp.payload, "little"))
+            if tlp.length != 1 or tlp.first_be != 15:
+                self.problem(f"{size} bytes into the interrupt window, at {address:#x}")
+            message = int.from_bytes(tlp.payload, "little")
+            self.interrupts.append(message)
+            self.interrupted(address, message)
             self.ledger.add("write", "interrupt", size, tlp.header_bytes)
             self.note("card->host", tlp, "interrupt")
             return []
@@ -207,6 +212,10 @@ class FastBus(HostBridge):
             handle = getattr(self.dut, f"cfg__{name}", None)
             if handle is not None:
                 handle.value = value
+
+    def set_msix(self, enable, mask=0):
+        """MSI-X Enable and Function Mask of the capability."""
+        self.dut.cfg__msix_enable.value, self.dut.cfg__msix_mask.value = int(enable), int(mask)
 
     def start(self):
         cocotb.start_soon(self._run())

@@ -6,6 +6,7 @@ anything else with ``memory``, ``read32_many``, ``write32``, ``write64`` and ``w
 
 import errno
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 
 from emplace import abi
@@ -16,6 +17,10 @@ from .host import PAGE, Buffer
 from .statistics import ETHER_STATS, ETHTOOL, Widened, evaluate
 
 __all__ = ["AdminError", "CardError", "Device", "ProtectionDomain", "MemoryRegion", "CompletionQueue", "QueuePair", "Sge"]
+
+
+#: Where interrupts go: the local interrupt controllers of a PC, CPU 0.
+MSI_ADDRESS = 0xFEE0_0000
 
 
 class AdminError(Exception):
@@ -82,7 +87,23 @@ class CompletionQueue:
     number: int
     context: int
     ring: _Ring
+    device: "Device"
+    vector: int = 0
     qps: set = field(default_factory=set)
+    heard: int = 0                                 # interrupts of the vector that event() has told of
+
+    async def event(self, cycles=50000):
+        """Until the queue's vector has fired since this was asked last (True), or for ``cycles`` (False).
+
+        As with any completion channel: ``req_notify``, then poll, then wait.
+        """
+        while self.device.fired[self.vector] == self.heard:
+            before = self.device.bus.now()
+            if cycles <= 0 or not await self.device.bus.wait_activity(cycles):
+                return False
+            cycles -= (self.device.bus.now() - before) // self.device.bus.period_ns
+        self.heard = self.device.fired[self.vector]
+        return True
 
 
 @dataclass(eq=False)
@@ -130,6 +151,7 @@ class Device:
         self._cookie = 0
         self._events = None
         self._widened = Widened()
+        self.fired = Counter()                     # interrupts by vector
 
     # Opening
 
@@ -165,9 +187,9 @@ class Device:
     async def _register(self, name, value):
         await self.bus.write32(abi.REGISTERS[name].offset, value)
 
-    async def _ring(self, context, door, number, value):
+    async def _ring(self, context, door, number, value, flags=0):
         page = abi.DOORBELL_PAGE + abi.DOORBELL_STRIDE * context
-        word = pack(abi.DoorbellLayout, {"number": number, "value": value & 0xFFFF})
+        word = pack(abi.DoorbellLayout, {"number": number, "value": value & 0xFFFF | flags})
         await self.bus.write64(page + door, int.from_bytes(word, "little"))
 
     def _ring_memory(self, size, label):
@@ -175,6 +197,31 @@ class Device:
         buffer = self.memory.alloc(size, label=label, contiguous=True)
         buffer.write(0, bytes(size))
         return buffer
+
+    # Interrupts
+
+    async def enable_interrupts(self, vectors, *, event_vector=0):
+        """Fill the MSI-X table and switch it on: vector n writes n. ``fired`` counts what comes."""
+        def fired(address, message):
+            if address != MSI_ADDRESS:
+                raise CardError(f"interrupt {message} at {address:#x}")
+            self.fired[message] += 1
+        self.bus.interrupted = fired
+        await self._register("EVENT_VECTOR", event_vector)
+        for vector in range(vectors):
+            await self.bus.write64(abi.MSIX_PAGE + 16 * vector, MSI_ADDRESS)
+            await self.bus.write64(abi.MSIX_PAGE + 16 * vector + 8, vector)       # data, and the mask bit 0
+        self.bus.set_msix(1)
+
+    async def mask_vector(self, vector, mask=True):
+        """Set or clear a vector's mask bit; the card has seen it when this returns."""
+        at = abi.MSIX_PAGE + 16 * vector + 12
+        await self.bus.write32(at, int(mask))
+        await self.bus.read32(at)
+
+    async def moderate(self, vector, count, period):
+        """Of a vector's other requests than CQs': so many raise it at once, fewer after ``period`` units of 256 cycles."""
+        await self.bus.write32(abi.MODERATION + 4 * vector, count | period << 8)
 
     # Admin commands
 
@@ -292,16 +339,25 @@ class Device:
 
     # Completion queues and events
 
-    async def create_cq(self, entries, *, context=0, label="cqe"):
+    async def create_cq(self, entries, *, context=0, label="cqe", vector=0, moderate_count=0, moderate_period=0):
+        """``moderate_count`` completions notify at once, fewer after ``moderate_period`` units of 256 cycles."""
         log2 = _log2(entries, "CQ entries", 2, 15)
         self._check_context(context)
         number = next((n for n in range(self.cqs) if n not in self._cqs), None)
         if number is None:
             raise OSError(errno.ENOMEM, f"all {self.cqs} completion queues (NicConfig.cqs) are in use")
         buffer = self._ring_memory(abi.nbytes(abi.Cqe) << log2, label)
-        await self.command(Opcode.CREATE_CQ, cq=number, log2=log2, context=context, base=buffer.address)
-        cq = self._cqs[number] = CompletionQueue(number, context, _Ring(buffer, abi.Cqe, 1 << log2))
+        await self.command(Opcode.CREATE_CQ, cq=number, log2=log2, context=context, base=buffer.address, vector=vector,
+                           moderate_count=moderate_count, moderate_period=moderate_period)
+        cq = self._cqs[number] = CompletionQueue(number, context, _Ring(buffer, abi.Cqe, 1 << log2), self, vector,
+                                                 heard=self.fired[vector])
         return cq
+
+    async def req_notify(self, cq, solicited=False):
+        """Arm ``cq``: the next completion beyond those polled makes an interrupt; ``solicited``: the next solicited one, or
+        one with an error."""
+        await self._ring(cq.context, abi.Doorbell.CQ_ARM, cq.number, cq.ring.consumed,
+                         abi.ARM_SOLICITED if solicited else 0)
 
     async def poll_cq(self, cq, most=16):
         """Up to ``most`` completions, each a dict of abi.Cqe's fields with ``wr_id``; the card learns that

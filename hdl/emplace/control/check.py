@@ -54,6 +54,7 @@ class CommandCheck(wiring.Component):
                     BAD_SIZE=(cmd.log2 < 2) | (cmd.log2 > 15),
                     BAD_CONTEXT=cmd.context >= config.user_contexts,
                     BAD_ADDRESS=misaligned(cmd.base),
+                    BAD_VECTOR=cmd.vector >= config.vectors,
                 )
             with m.Case(abi.Opcode.DESTROY_CQ):
                 refuse(BAD_CQ=view(abi.Opcode.DESTROY_CQ).cq >= config.cqs)

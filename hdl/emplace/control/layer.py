@@ -8,7 +8,7 @@ from .. import abi
 from ..dma.records import GuardRange, MmioRead, MmioWrite, ReadRequest, ReadWord, WriteCommand
 from ..ip.records import LookupUpdate
 from ..protect.records import PageWrite, TableResult, TableUpdate
-from ..queues.ports import CqResult, CqUpdate, EventRing, Ring
+from ..queues.ports import CqResult, CqUpdate, EventRing, MsixLook, MsixWrite, Ring
 from ..rdmap.records import Died, ExpectRead, ExpectResult
 from ..stats.counters import Counters
 from ..stream.packet import connect_streams
@@ -57,6 +57,8 @@ class Control(wiring.Component):
         Streams that rdmap (0) and queues (1) have ended. Always taken.
     alive : ``Out(qps)``
         Bit n: QP slot n is in RTS or CLOSING.
+    msix_write, msix_look, msix_word, msix_pending
+        To queues' MSI-X table.
     cmd : ``Out(InstallCommand)``
         The command under way.
     now, lease : ``Out(32)``, delack : ``Out(11)``
@@ -103,6 +105,10 @@ class Control(wiring.Component):
             "delack":        Out(11),
             "guard_ranges":  Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
             "event_ring":    Out(EventRing),
+            "msix_write":    Out(MsixWrite(config)),
+            "msix_look":     Out(MsixLook(config)),
+            "msix_word":     In(64),
+            "msix_pending":  In(config.vectors),
             "station":       Out(48),
             "mac":           Out(MacSettings),
             "event_vector":  Out(8),
@@ -155,6 +161,8 @@ class Control(wiring.Component):
             self.alive.eq(sequencer.alive), self.cmd.eq(ring.command),
             self.now.eq(registers.now), self.lease.eq(registers.lease), self.delack.eq(registers.delack),
             self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),
+            self.msix_write.eq(registers.msix_write), self.msix_look.eq(registers.msix_look),
+            registers.msix_word.eq(self.msix_word), registers.msix_pending.eq(self.msix_pending),
             self.station.eq(registers.station), self.mac.eq(registers.mac), self.event_vector.eq(registers.event_vector),
             counters.strobes.eq(self.counts), counters.pair.eq(registers.pair), registers.counters.eq(counters.data),
             self.count.commands.eq(sequencer.commands), self.count.commands_refused.eq(sequencer.commands_refused),

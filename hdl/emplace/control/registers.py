@@ -9,10 +9,11 @@ from amaranth.lib.wiring import In, Out
 
 from .. import abi
 from ..dma.records import GuardRange, MmioRead, MmioWrite
-from ..queues.ports import DoorbellKind, EventRing, Ring
+from ..queues.ports import DoorbellKind, EventRing, MsixLook, MsixWrite, Ring
 from ..stream.scrub import scrub_cycles
 from .ports import RingConfig
 from .station import MacSettings, Station
+from .window import MsixWindow
 
 __all__ = ["build_hash", "capabilities", "Registers"]
 
@@ -71,6 +72,8 @@ class Registers(wiring.Component):
     now, lease : ``Out(32)``, delack : ``Out(11)``
     guard_ranges : ``Out(data.ArrayLayout(GuardRange, guard_ranges))``
     station, mac, event_vector : ``Out(48)``, ``Out(MacSettings)``, ``Out(8)``
+    msix_write, msix_look : ``Out(MsixWrite(config))``, ``Out(MsixLook(config))``; msix_word, msix_pending : ``In``
+        To :class:`~emplace.queues.msix.Msix`: the table's page and MODERATION.
     pair : ``Out(10)``, counters : ``In(64)``
         To :class:`~emplace.stats.counters.Counters`.
     sample_word : ``Out(9)``, sample : ``In(64)``
@@ -94,6 +97,10 @@ class Registers(wiring.Component):
             "station":      Out(48),
             "mac":          Out(MacSettings),
             "event_vector": Out(8),
+            "msix_write":   Out(MsixWrite(config)),
+            "msix_look":    Out(MsixLook(config)),
+            "msix_word":    In(64),
+            "msix_pending": In(config.vectors),
             "pair":         Out(9),
             "counters":     In(64),
             "sample_word":  Out(9),
@@ -189,6 +196,12 @@ class Registers(wiring.Component):
             self.event_vector.eq(station.event_vector),
         ]
 
+        m.submodules.window = window = MsixWindow(config)
+        m.d.comb += [
+            window.write.eq(write), window.valid.eq(valid), self.msix_write.eq(window.row_write),
+            self.msix_look.eq(window.look), window.word.eq(self.msix_word), window.pending.eq(self.msix_pending),
+        ]
+
         # Behind a reset the tables are cleared first.
         rest = Signal(range(scrub_cycles(config)), init=scrub_cycles(config) - 1)
         with m.If(rest == 0):
@@ -237,6 +250,7 @@ class Registers(wiring.Component):
             for index, store in enumerate(guard_words):
                 with m.Case(abi.GUARD_RANGE // 8 + index):
                     m.d.comb += result.eq(store)
+        m.d.comb += window.address.eq(address.address)
         chosen = Signal(64)
         n_pairs = (len(abi.COUNTERS) + 1) // 2
         with m.FSM(name="read"):
@@ -245,14 +259,15 @@ class Registers(wiring.Component):
                 m.d.sync += address.eq(self.mmio_read.payload)
                 with m.If(self.mmio_read.valid):
                     m.next = "LOOK"
-            with m.State("LOOK"):                      # counters' memory is reading
+            with m.State("LOOK"):                      # the memories of counters and of MSI-X are reading
+                m.d.comb += window.reading.eq(1)
                 m.d.sync += chosen.eq(Mux(read_page == 0, result, 0))
                 m.next = "ANSWER"
             with m.State("ANSWER"):
                 m.d.sync += [
                     self.mmio_data.valid.eq(1),
                     self.mmio_data.payload.eq(
-                        chosen | Mux((read_page == abi.COUNTER_PAGE // 4096) & (read_word < n_pairs), self.counters, 0)
+                        chosen | window.data | Mux((read_page == abi.COUNTER_PAGE // 4096) & (read_word < n_pairs), self.counters, 0)
                         | Mux(read_page == abi.SAMPLE_PAGE // 4096, self.sample, 0)),
                 ]
                 m.next = "LEAVE"

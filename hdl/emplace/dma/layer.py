@@ -6,14 +6,14 @@ from amaranth.lib.wiring import In, Out
 
 from .. import abi
 from ..control.records import Token
-from ..stream.arbiter import PacketArbiter, StreamArbiter
-from ..stream.packet import PacketSignature, PacketWord, connect_streams
+from ..stream.arbiter import StreamArbiter
+from ..stream.packet import PacketSignature, connect_streams
 from ..stream.skid import SkidBuffer
 from .cfg import Cfg
 from .guard import Guard
 from .mmio import Mmio
 from .read import Reader
-from .records import READ_CLIENTS, GuardRange, MmioRead, MmioWrite, ReadRequest, ReadWord, WriteCommand
+from .records import READ_CLIENTS, GuardRange, MmioRead, MmioWrite, ReadRequest, ReadWord, TlpWord, WriteCommand
 from .short import ShortSender
 from .tlp import ShortTlp, Type
 from .unpack import Unpacker
@@ -79,8 +79,8 @@ class Dma(wiring.Component):
         m.submodules.unpacker = unpacker = Unpacker(config.tlp_bytes)
         m.submodules.short = short = StreamArbiter(ShortTlp, 2)
         m.submodules.sender = sender = ShortSender(config.tlp_bytes)
-        m.submodules.arbiter = arbiter = PacketArbiter(config.tlp_bytes, 2)
-        m.submodules.skid = skid = SkidBuffer(PacketWord(config.tlp_bytes))
+        m.submodules.arbiter = arbiter = StreamArbiter(TlpWord(config.tlp_bytes), 2)
+        m.submodules.skid = skid = SkidBuffer(TlpWord(config.tlp_bytes))
         m.submodules.guard = guard = Guard(config)
 
         # Out
@@ -91,13 +91,16 @@ class Dma(wiring.Component):
         connect_streams(m, reader.o, short.i[1])
         connect_streams(m, short.o, sender.i)
         connect_streams(m, writer.o, arbiter.i[0])
-        connect_streams(m, sender.o, arbiter.i[1])
         connect_streams(m, arbiter.o, skid.i)
-        connect_streams(m, skid.o, guard.i)
+        for source, sink in ((sender.o, arbiter.i[1]), (skid.o, guard.i)):      # without and with `msix` beside
+            m.d.comb += [
+                *(sink.p[name].eq(source.p[name]) for name in ("data", "empty", "last", "err")),
+                sink.valid.eq(source.valid), source.ready.eq(sink.ready),
+            ]
         connect_streams(m, guard.o, self.tx_tlp)
         connect_streams(m, guard.refused_reads, reader.refused)
         m.d.comb += [
-            guard.ranges.eq(self.guard_ranges), guard.id.eq(cfg.id), guard.msix.eq(0),
+            guard.ranges.eq(self.guard_ranges), guard.id.eq(cfg.id), guard.msix.eq(skid.o.p.msix),
             writer.posted.eq(guard.posted),
             writer.max_payload.eq(cfg.max_payload), writer.enable.eq(cfg.bus_master),
             *(getattr(reader, name).eq(getattr(writer, name)) for name in ("accepted", "taken", "begun", "gone")),

@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.packet import PacketSignature
+from .records import TlpWord
 from .tlp import Part, Type, request_header
 
 __all__ = ["NarrowPacker"]
@@ -23,7 +24,7 @@ class NarrowPacker(wiring.Component):
 
     Parameters
     ----------
-    note : :class:`~amaranth.hdl.ShapeLike`
+    note : :class:`~emplace.dma.slice.Note`
 
     Members
     -------
@@ -37,7 +38,7 @@ class NarrowPacker(wiring.Component):
             "parts":  In(stream.Signature(Part(note))),
             "words":  In(PacketSignature(8)),
             "enable": In(1),
-            "o":      Out(PacketSignature(8)),
+            "o":      Out(stream.Signature(TlpWord(8))),
             "begun":  Out(1),
             "taken":  Out(1),
         })
@@ -91,6 +92,7 @@ class NarrowPacker(wiring.Component):
                         with m.If(self.enable):
                             m.d.sync += [
                                 o.valid.eq(1), o.p.data.eq(Cat(low, high)), o.p.last.eq(0), o.p.err.eq(0), o.p.empty.eq(0),
+                                o.p.msix.eq(part.note.msix),
                             ]
                         m.next = "ADDRESS"
             with m.State("ADDRESS"):     # for room

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.packet import PacketSignature
+from .records import TlpWord
 from .tlp import Part, Type, request_header
 
 __all__ = ["Packer"]
@@ -27,7 +28,7 @@ class Packer(wiring.Component):
 
     Parameters
     ----------
-    note : :class:`~amaranth.hdl.ShapeLike`
+    note : :class:`~emplace.dma.slice.Note`
 
     Members
     -------
@@ -35,7 +36,8 @@ class Packer(wiring.Component):
     words : ``In(PacketSignature(8))``
     enable : ``In(1)``
         0: TLPs that begin now are thrown away.
-    o : ``Out(PacketSignature(16))``
+    o : ``Out(stream.Signature(TlpWord(16)))``
+        ``msix`` as the part's note says.
     begun : ``Out(1)``
         Strobe: a TLP was begun that will leave at ``o``.
     taken : ``Out(1)``
@@ -48,7 +50,7 @@ class Packer(wiring.Component):
             "parts":  In(stream.Signature(Part(note))),
             "words":  In(PacketSignature(8)),
             "enable": In(1),
-            "o":      Out(PacketSignature(_NBYTES)),
+            "o":      Out(stream.Signature(TlpWord(_NBYTES))),
             "begun":  Out(1),
             "taken":  Out(1),
         })
@@ -67,7 +69,7 @@ class Packer(wiring.Component):
         hidden = Signal()                # the TLP under way is thrown away
         dropping = Signal()              # the rest of this transfer's parts is
         left = Signal(10)                # words still to come
-        lower, final = Signal(), Signal()
+        lower, final, msix = Signal(), Signal(), Signal()
 
         free = Signal()
         m.d.comb += free.eq(o.ready | ~o.valid)
@@ -126,6 +128,7 @@ class Packer(wiring.Component):
                 o.p.empty.eq(Mux(emit_last, (width - total[:width.bit_length()]) << 2, 0)),
                 o.p.last.eq(emit_last),
                 o.p.err.eq(emit_last & Mux(ending, ending_err, spoiled)),
+                o.p.msix.eq(msix),
                 count.eq(Mux(emit_last, 0, total - width)),
                 *(held[n].eq(row[n + width]) for n in range(8 - width) if n < 6),
             ]
@@ -144,7 +147,7 @@ class Packer(wiring.Component):
         header = request_header(Type.MWR, part)
         with m.If(start):
             m.d.sync += [
-                left.eq(part.words - 1), lower.eq(part.lower), final.eq(part.last),
+                left.eq(part.words - 1), lower.eq(part.lower), final.eq(part.last), msix.eq(part.note.msix),
                 hidden.eq(~self.enable), under_way.eq(~ends),
                 dropping.eq(spoiled & ~part.last),
             ]

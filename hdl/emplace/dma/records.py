@@ -3,6 +3,7 @@
 from amaranth.lib import data, enum
 
 from ..control.records import Token
+from ..stream.packet import PacketWord
 
 __all__ = ["PlaceKind", "PlaceCommand", "WriteKind", "WriteCommand", "PlainSource", "PlainWrite", "ReadClient", "READ_CLIENTS",
            "ReadRequest", "ReadWord", "MmioWrite", "MmioRead", "GuardRange"]
@@ -76,11 +77,20 @@ class WriteKind(enum.Enum, shape=2):
 
 class WriteCommand(data.StructLayout):
     """Queues to dma; fields as in PlaceCommand. INLINE: 1..64 octets of ``data`` (512 bits, first
-    octet lowest) to ``address``, which is a multiple of 4."""
+    octet lowest) to ``address``, which is a multiple of 4. ``msix``: an interrupt message, INLINE of 4 octets; the
+    guard lets nothing else into the interrupt window, and lets it nowhere else."""
 
     def __init__(self, config):
         super().__init__({"kind": WriteKind, "token": Token(config), "address": 64, "length": 13, "skip": 6,
-                          "final": 1, "data": 512})
+                          "final": 1, "msix": 1, "data": 512})
+
+
+class TlpWord(PacketWord):
+    """A word of TLPs on their way to the guard: a PacketWord, and ``msix``: the TLP is an interrupt message."""
+
+    def __init__(self, nbytes):
+        super().__init__(nbytes)
+        data.StructLayout.__init__(self, {"data": 8 * nbytes, "empty": range(nbytes), "last": 1, "err": 1, "msix": 1})
 
 
 #: ``length`` octets of a packet of its own to ``address``, but for the ``skip`` octets that it begins with.

@@ -14,10 +14,10 @@ __all__ = ["Slicer", "Note"]
 
 
 class Note(data.StructLayout):
-    """What goes along with a write's transfer: ``is_token``, and the ``token``."""
+    """What goes along with a write's transfer: ``is_token``, and the ``token``; or whether it is an ``msix`` message."""
 
     def __init__(self, config):
-        super().__init__({"is_token": 1, "token": Token(config)})
+        super().__init__({"is_token": 1, "token": Token(config), "msix": 1})
 
 
 class Slicer(wiring.Component):
@@ -174,6 +174,7 @@ class Slicer(wiring.Component):
             m.d.sync += [
                 transfers.p.address.eq(command.address), transfers.p.length.eq(Mux(is_token, 0, command.length)),
                 transfers.p.note.is_token.eq(is_token), transfers.p.note.token.eq(command.token),
+                transfers.p.note.msix.eq(command.msix & (command.kind == WriteKind.INLINE)),
                 left.eq(command.length), final.eq(command.final), begun.eq(0), lead.eq(command.address[:3]),
                 at.eq(Mux(to_inline, 0, command.skip + Mux(done, 0, place))),
             ]

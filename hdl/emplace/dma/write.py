@@ -9,7 +9,7 @@ from ..stream.packet import PacketSignature, connect_streams
 from ..stream.realign import Realigner
 from .narrow import NarrowPacker
 from .pack import Packer
-from .records import WriteCommand
+from .records import TlpWord, WriteCommand
 from .slice import Note, Slicer
 from .split import Splitter
 
@@ -38,7 +38,7 @@ class Writer(wiring.Component):
     -------
     commands : ``In(stream.Signature(WriteCommand(config)))``
     packets : ``In(PacketSignature(8))``
-    o : ``Out(PacketSignature(tlp_bytes))``
+    o : ``Out(stream.Signature(TlpWord(tlp_bytes)))``
         MWr TLPs without the requester's ID.
     token : ``Out(stream.Signature(Token(config)))``
         Once every TLP begun before has been ``posted``.
@@ -57,7 +57,7 @@ class Writer(wiring.Component):
         super().__init__({
             "commands":    In(stream.Signature(WriteCommand(config))),
             "packets":     In(PacketSignature(8)),
-            "o":           Out(PacketSignature(config.tlp_bytes)),
+            "o":           Out(stream.Signature(TlpWord(config.tlp_bytes))),
             "token":       Out(stream.Signature(Token(config))),
             "posted":      In(1),
             "max_payload": In(3),

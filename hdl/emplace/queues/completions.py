@@ -9,7 +9,7 @@ from ..control.records import Token, TokenOp, UploadPart
 from ..dma.records import PlaceCommand, PlaceKind, WriteCommand, WriteKind
 from ..stream.scrub import scrub
 from .doorbells import OwnerEntry
-from .ports import CqOp, CqResult, CqUpdate, Died, EventRing
+from .ports import CqOp, CqResult, CqUpdate, Died, EventRing, Message
 from .receive import TokenAnswer
 from .ring import RingAddress, ring_phase
 
@@ -17,6 +17,7 @@ __all__ = ["Completions"]
 
 _CQE_BYTES = abi.nbytes(abi.Cqe)
 _EVENT_BYTES = abi.nbytes(abi.Event)
+_MESSAGE_BYTES = 4
 
 
 class _Source(enum.Enum, shape=2):
@@ -28,9 +29,9 @@ class _Source(enum.Enum, shape=2):
 
 
 class Completions(wiring.Component):
-    """Turns PlaceCommands into WriteCommands, in order, with control's writes merged in.
+    """Turns PlaceCommands into WriteCommands, in order, with control's writes and interrupts merged in.
 
-    Throughput: a PAYLOAD, DISCARD or inline write a cycle; a CQE every 7 cycles, an event every 3. Latency:
+    Throughput: a PAYLOAD, DISCARD, inline write or interrupt a cycle; a CQE every 7 cycles, an event every 3. Latency:
     1 cycle for PAYLOAD and DISCARD, 6 for a CQE, 2 for an event, 8 for a token that asks for the receive queue.
 
     A CQE for a full CQ is dropped and counted; its stream is reported to ``died``, and the CQ, once, by an event.
@@ -51,6 +52,14 @@ class Completions(wiring.Component):
         To the receive queues.
     owner, limit, look, latest
         To the CQs' :class:`~emplace.queues.doorbells.DoorbellTable`.
+    completed : ``Out({en, cq, solicited})``
+        Strobe: a CQE has joined ``writes``; solicited, or with an error.
+    changed : ``Out({en, cq, vector, count, period})``
+        Strobe: this CQ was made or unmade.
+    evented : ``Out(1)``
+        Strobe: an event has joined ``writes``.
+    messages : ``In(stream.Signature(Message))``
+        Interrupts.
     upload : ``Out(UploadPart)``
         ``rq_consumed``: WQEs retired, of the QP that an UPLOAD token was about last.
     cq_overflow, event_overflow : ``Out(1)``
@@ -74,6 +83,11 @@ class Completions(wiring.Component):
             "limit":          Out(data.StructLayout({"en": 1, "index": cq, "value": 16})),
             "look":           Out(cq),
             "latest":         In(data.StructLayout({"flip": 1, "value": 16})),
+            "completed":      Out(data.StructLayout({"en": 1, "cq": cq, "solicited": 1})),
+            "changed":        Out(data.StructLayout({"en": 1, "cq": cq, "vector": range(config.vectors), "count": 8,
+                                                     "period": 16})),
+            "evented":        Out(1),
+            "messages":       In(stream.Signature(Message)),
             "upload":         Out(UploadPart),
             "cq_overflow":    Out(1),
             "event_overflow": Out(1),
@@ -129,9 +143,10 @@ class Completions(wiring.Component):
             body.eq(Mux(source == _Source.COMMAND, command.p.data,
                         Mux(is_cqe, own_cqe.as_value(), own_event.as_value()))),
         ]
+        interrupting = Signal()
         record = Signal(512)
         m.d.comb += record.eq(Cat(
-            body[:192], body[192:255] & ~is_cqe.replicate(63),
+            Mux(interrupting, self.messages.p.data, body[:32]), body[32:192], body[192:255] & ~is_cqe.replicate(63),
             Mux(is_cqe, ring_phase(entry.producer, entry.log2), body[255]),
             body[256:], Const(0, 63), ring_phase(events, self.event_ring.log2)))
 
@@ -150,7 +165,7 @@ class Completions(wiring.Component):
                 out.p.token.eq(command.p.token),
                 out.p.address.eq(Mux(merging, self.inline.p.address, address)),
                 out.p.length.eq(Mux(merging, self.inline.p.length, length)),
-                out.p.skip.eq(command.p.skip), out.p.final.eq(command.p.final),
+                out.p.skip.eq(command.p.skip), out.p.final.eq(command.p.final), out.p.msix.eq(interrupting),
                 out.p.data.eq(Mux(merging, self.inline.p.data, record)),
             ]
 
@@ -167,16 +182,24 @@ class Completions(wiring.Component):
             command.ready.eq(done), self.upload.rq_consumed.eq(upload),
             self.token.payload.eq(command.p.token),
             self.died.p.qp.eq(command.p.qp), self.died.p.reason.eq(abi.Reason.CQ_OVERFLOW),
+            self.completed.cq.eq(cq), self.completed.solicited.eq(body[40] | body[32:40].any()),
+            self.changed.cq.eq(cq), self.changed.vector.eq(self.cq_update.p.vector),
+            self.changed.count.eq(self.cq_update.p.count), self.changed.period.eq(self.cq_update.p.period),
         ]
         with m.If(self.cq_result.valid & self.cq_result.ready):
             m.d.sync += self.cq_result.valid.eq(0)
 
         with m.FSM(name="completions"):
-            with m.State("IDLE"):                      # waits for a command, a write of control's, or a CQ's change
+            with m.State("IDLE"):                      # waits for a command, a write of control's, an interrupt, or a
+                #                                        CQ's change
                 m.d.sync += [source.eq(_Source.COMMAND), flushing.eq(0), changing.eq(0)]
                 with m.If(self.cq_update.valid & ~self.cq_result.valid):
                     m.d.sync += [cq.eq(self.cq_update.p.cq), changing.eq(1)]
                     m.next = "CQ_READ"
+                with m.Elif(self.messages.valid):
+                    m.d.comb += [interrupting.eq(1), self.messages.ready.eq(free)]
+                    with m.If(free):
+                        write(WriteKind.INLINE, self.messages.p.address, _MESSAGE_BYTES)
                 with m.Elif(self.inline.valid & (turn | ~command.valid)):
                     m.d.comb += [self.inline.ready.eq(free), merging.eq(1), load.eq(free)]
                     with m.If(free):
@@ -234,6 +257,7 @@ class Completions(wiring.Component):
                     m.d.comb += [
                         cq_write.en.eq(1), cq_write.data.producer.eq(entry.producer + 1),
                         cq_write.data.failed.eq(entry.failed), self.limit.en.eq(1), done.eq(~flushing),
+                        self.completed.en.eq(1),
                     ]
                     m.d.sync += first.eq(first + 1)
                     m.next = "IDLE"
@@ -262,6 +286,7 @@ class Completions(wiring.Component):
                         m.d.comb += self.event_overflow.eq(1)
                     with m.Else():
                         write(WriteKind.INLINE, event_address.address, _EVENT_BYTES)
+                        m.d.comb += self.evented.eq(1)
                         m.d.sync += events.eq(events + 1)
                     with m.If(source == _Source.FLUSH):
                         m.next = "PASS"
@@ -314,7 +339,7 @@ class Completions(wiring.Component):
                 ]
                 with m.If(good & (self.cq_update.p.op != CqOp.CHECK)):
                     m.d.comb += [
-                        cq_write.en.eq(1), self.owner.en.eq(1), self.limit.en.eq(1),
+                        cq_write.en.eq(1), self.owner.en.eq(1), self.limit.en.eq(1), self.changed.en.eq(1),
                         cq_write.data.valid.eq(self.cq_update.p.op == CqOp.CREATE),
                         cq_write.data.failed.eq(0), cq_write.data.base.eq(self.cq_update.p.base),
                         cq_write.data.log2.eq(self.cq_update.p.log2), cq_write.data.flip.eq(~flip),

@@ -38,7 +38,7 @@ class DoorbellTable(wiring.Component):
     ring : ``In(stream.Signature(TableRing, always_ready=True))``
     accepted, refused : ``Out(1)``
         Strobes.
-    index : ``Out(range(n))``
+    index : ``Out(range(n))``, value : ``Out(16)``, moved : ``Out(1)``
         Of the strobe.
     owner : ``In({en, index, entry: OwnerEntry})``
         Writes an owner.
@@ -55,6 +55,8 @@ class DoorbellTable(wiring.Component):
             "accepted": Out(1),
             "refused":  Out(1),
             "index":    Out(range(n)),
+            "value":    Out(16),
+            "moved":    Out(1),
             "owner":    In(data.StructLayout({"en": 1, "index": range(n), "entry": OwnerEntry})),
             "limit":    In(data.StructLayout({"en": 1, "index": range(n), "value": 16})),
             "look":     In(range(n)),
@@ -124,7 +126,7 @@ class DoorbellTable(wiring.Component):
             latest_write.data.value.eq(value3),
             self.accepted.eq(valid3 & good),
             self.refused.eq(valid3 & ~good),
-            self.index.eq(index3),
+            self.index.eq(index3), self.value.eq(value3), self.moved.eq(move3),
         ]
         scrub(m, owner_write, self.n)                  # what isn't owned is never looked at
         return m

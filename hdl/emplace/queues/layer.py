@@ -1,7 +1,7 @@
 """Queues in host memory: receive queues, completion queues, the event ring."""
 
-from amaranth.hdl import Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import abi
@@ -10,12 +10,16 @@ from ..dma.records import PlaceCommand, ReadRequest, ReadWord, WriteCommand
 from ..stream.packet import connect_streams
 from .completions import Completions
 from .doorbells import DoorbellTable
-from .ports import CqResult, CqUpdate, Died, DoorbellKind, EventRing, Ring
+from .msix import Msix
+from .notify import Notifier
+from .ports import TIME_BITS, CqResult, CqUpdate, Died, DoorbellKind, EventRing, MsixLook, MsixWrite, Ring
 from .receive import ReceiveQueues
 from .records import GateReply, GateRequest, Sge, SgeRequest, TakeReply, TakeRequest
 from .store import WqeStore
 
 __all__ = ["Queues"]
+
+_SOLICITED = abi.ARM_SOLICITED.bit_length() - 1
 
 
 class Queues(wiring.Component):
@@ -42,6 +46,12 @@ class Queues(wiring.Component):
     event_ring : ``In(EventRing)``
     died : ``Out(stream.Signature(Died(config)))``
         A completion was lost.
+    msix_write, msix_look, msix_word, msix_pending
+        The host's accesses to the MSI-X table; see :class:`~emplace.queues.msix.Msix`.
+    msix_enable, msix_mask : ``In(1)``
+    event_vector : ``In(8)``, frame_vector : ``In({rx: 8, tx: 8})``
+    frame_done : ``In({rx: 1, tx: 1})``
+        Strobes: a frame's completion, the transmit head, has joined the writes that ``writes`` joins.
     cmd, upload, count
     """
 
@@ -65,6 +75,15 @@ class Queues(wiring.Component):
             "doorbell":     In(stream.Signature(Ring, always_ready=True)),
             "event_ring":   In(EventRing),
             "died":         Out(stream.Signature(Died(config))),
+            "msix_write":   In(MsixWrite(config)),
+            "msix_look":    In(MsixLook(config)),
+            "msix_word":    Out(64),
+            "msix_pending": Out(config.vectors),
+            "msix_enable":  In(1),
+            "msix_mask":    In(1),
+            "event_vector": In(8),
+            "frame_vector": In(data.StructLayout({"rx": 8, "tx": 8})),
+            "frame_done":   In(data.StructLayout({"rx": 1, "tx": 1})),
             "cmd":          In(InstallCommand),
             "upload":       Out(UploadPart),
             "count":        Out(abi.counter_layout("queues")),
@@ -97,7 +116,30 @@ class Queues(wiring.Component):
             completions.event_ring.eq(self.event_ring),
         ]
 
-        # Doorbells: kinds SQ and RQ name a QP, CQ and CQ_ARM a CQ. SQ and CQ_ARM are checked, and move nothing yet.
+        # Interrupts
+        m.submodules.notifier = notifier = Notifier(config)
+        m.submodules.msix = msix = Msix(config, 3)
+        time = Signal(8 + TIME_BITS)
+        m.d.sync += time.eq(time + 1)
+        connect_streams(m, msix.messages, completions.messages)
+        m.d.comb += [
+            notifier.completed.eq(completions.completed), notifier.change.eq(completions.changed),
+            notifier.now.eq(time[8:]), msix.now.eq(time[8:]), msix.raised.eq(notifier.notify),
+            msix.write.eq(self.msix_write), msix.look.eq(self.msix_look), self.msix_word.eq(msix.word),
+            self.msix_pending.eq(msix.pending), msix.enable.eq(self.msix_enable), msix.mask.eq(self.msix_mask),
+        ]
+        for request, strobe, vector in zip(msix.requests, (completions.evented, self.frame_done.rx, self.frame_done.tx),
+                                           (self.event_vector, self.frame_vector.rx, self.frame_vector.tx)):
+            m.d.comb += [request.en.eq(strobe), request.vector.eq(vector)]
+        # Arming goes with the CQ's doorbells, which take 3 cycles.
+        solicited = Signal(3)
+        m.d.sync += solicited.eq(Cat(self.doorbell.p.value[_SOLICITED], solicited))
+        m.d.comb += [
+            notifier.arm.en.eq(cq.accepted & ~cq.moved), notifier.arm.cq.eq(cq.index), notifier.arm.index.eq(cq.value),
+            notifier.arm.solicited.eq(solicited[2]),
+        ]
+
+        # Doorbells: kinds SQ and RQ name a QP, CQ and CQ_ARM a CQ. SQ is checked, and moves nothing yet.
         kind = Signal(DoorbellKind)
         m.d.comb += kind.eq(self.doorbell.p.kind)
         for table, owner, (still, moving) in ((rq, receive, (DoorbellKind.SQ, DoorbellKind.RQ)),

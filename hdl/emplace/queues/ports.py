@@ -2,7 +2,11 @@
 
 from amaranth.lib import data, enum
 
-__all__ = ["DoorbellKind", "Ring", "CqOp", "CqUpdate", "CqResult", "EventRing", "Died"]
+__all__ = ["DoorbellKind", "Ring", "CqOp", "CqUpdate", "CqResult", "EventRing", "Died", "TIME_BITS", "Message", "msix_rows",
+           "MsixWrite", "MsixLook"]
+
+#: Of the clock that moderation goes by, in units of 256 cycles: one more than its longest time.
+TIME_BITS = 17
 
 
 class DoorbellKind(enum.Enum, shape=2):
@@ -37,10 +41,15 @@ class CqUpdate(data.StructLayout):
         Whose page may ring it.
     base : ``unsigned(52)``
         Ring's physical address in units of 4 KiB.
+    vector : ``range(vectors)``
+        Of its notifications.
+    count, period : ``unsigned(8)``, ``unsigned(16)``
+        Their moderation: completions (0 counts as 1), and units of 256 cycles.
     """
 
     def __init__(self, config):
-        super().__init__({"op": CqOp, "cq": config.cq_bits, "log2": 4, "context": 8, "base": 52})
+        super().__init__({"op": CqOp, "cq": config.cq_bits, "log2": 4, "context": 8, "base": 52,
+                          "vector": range(config.vectors), "count": 8, "period": 16})
 
 
 #: abi.Status of a CqUpdate.
@@ -54,3 +63,22 @@ EventRing = data.StructLayout({"base": 52, "log2": 4, "consumer": 16, "enabled":
 def Died(config):
     """A stream must end: ``qp``, and its ``reason`` (abi.Reason)."""
     return data.StructLayout({"qp": config.qp_bits, "reason": 8})
+
+
+#: An interrupt: ``data`` goes to ``address``.
+Message = data.StructLayout({"address": 64, "data": 32})
+
+
+def msix_rows(config):
+    """Words of 8 bytes: two a table entry, then moderation, two vectors a word."""
+    return 2 * config.vectors + config.vectors // 2
+
+
+def MsixWrite(config):
+    """The host writes a row: bytes by ``mask``."""
+    return data.StructLayout({"en": 1, "row": range(msix_rows(config)), "data": 64, "mask": 8})
+
+
+def MsixLook(config):
+    """The host reads a row."""
+    return data.StructLayout({"en": 1, "row": range(msix_rows(config))})
