@@ -267,7 +267,8 @@ class Registers(wiring.Component):
                 m.d.sync += [
                     self.mmio_data.valid.eq(1),
                     self.mmio_data.payload.eq(
-                        chosen | window.data | Mux((read_page == abi.COUNTER_PAGE // 4096) & (read_word < n_pairs), self.counters, 0)
+                        chosen | window.data
+                        | Mux((read_page == abi.COUNTER_PAGE // 4096) & (read_word < n_pairs), self.counters, 0)
                         | Mux(read_page == abi.SAMPLE_PAGE // 4096, self.sample, 0)),
                 ]
                 m.next = "LEAVE"
