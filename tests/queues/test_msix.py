@@ -242,7 +242,7 @@ def test_requests_by_time(period):
             await idle(ctx, host.rng.randrange(3 * host.unit))
             begin = host.cycle
             await host.request(ctx, 0, 2)
-            await idle(ctx, 15)
+            await idle(ctx, 3 * host.unit if period > 3 else 15)
             await host.request(ctx, 0, 2)                    # does not begin it anew
             while len(host.messages) == turn:
                 await ctx.tick()
