@@ -264,6 +264,7 @@ REFUSALS = {
     "create: too large": (STATUS.BAD_SIZE, OP.CREATE_CQ, {"cq": 3, "log2": 16}),
     "create: address": (STATUS.BAD_ADDRESS, OP.CREATE_CQ, {"cq": 3, "log2": 3, "base": 0x800}),
     "create: context": (STATUS.BAD_CONTEXT, OP.CREATE_CQ, {"cq": 3, "log2": 3, "context": 4}),
+    "create: vector": (STATUS.BAD_VECTOR, OP.CREATE_CQ, {"cq": 3, "log2": 3, "vector": CONFIG.vectors}),
     "destroy: no such": (STATUS.BAD_CQ, OP.DESTROY_CQ, {"cq": 3}),
     "destroy: beyond the table": (STATUS.BAD_CQ, OP.DESTROY_CQ, {"cq": 4}),
     "destroy: a QP receives into it": (STATUS.BAD_CQ, OP.DESTROY_CQ, {"cq": 1}),

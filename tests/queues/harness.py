@@ -116,13 +116,14 @@ class Host:
     async def post(self, ctx, number, value):
         await self.ring_doorbell(ctx, DoorbellKind.RQ, number, value)
 
-    async def update_cq(self, ctx, op, cq, log2=2, context=1, base=0):
-        await send(ctx, self.dut.cq_update, {"op": op, "cq": cq, "log2": log2, "context": context, "base": base >> 12})
+    async def update_cq(self, ctx, op, cq, log2=2, context=1, base=0, **notify):
+        await send(ctx, self.dut.cq_update, {"op": op, "cq": cq, "log2": log2, "context": context, "base": base >> 12,
+                                             **notify})
         return abi.Status((await receive(ctx, self.dut.cq_result, self.rng, self.stall))["status"])
 
-    async def create_cq(self, ctx, cq, log2=2, context=1):
+    async def create_cq(self, ctx, cq, log2=2, context=1, **notify):
         base = 0x800_0000 + 0x10_0000 * cq
-        assert await self.update_cq(ctx, CqOp.CREATE, cq, log2, context, base) is abi.Status.OK
+        assert await self.update_cq(ctx, CqOp.CREATE, cq, log2, context, base, **notify) is abi.Status.OK
         return base
 
     def cqes(self, base, log2, first, count):

@@ -145,6 +145,7 @@ def test_fewer_wait_for_the_period(period):
             await host.complete(ctx, 1)
             await idle(ctx, 10)
             if period > 1:
+                await idle(ctx, 2 * unit)
                 await host.arm(ctx, 1, 2 * round_)                   # a second one: the time goes on
             await host.complete(ctx, 1)
             while len(host.raised) == round_:

@@ -175,6 +175,8 @@ class Control(wiring.Component):
             self.alive.eq(sequencer.alive), self.cmd.eq(ring.command),
             self.now.eq(registers.now), self.lease.eq(registers.lease), self.delack.eq(registers.delack),
             self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),
+            self.msix_write.eq(registers.msix_write), self.msix_look.eq(registers.msix_look),
+            registers.msix_word.eq(self.msix_word), registers.msix_pending.eq(self.msix_pending),
             self.station.eq(registers.station), self.mac.eq(registers.mac), self.event_vector.eq(registers.event_vector),
             self.frame_tx_ring.eq(registers.frame_tx_ring), self.frame_tx_head.eq(registers.frame_tx_head),
             self.frame_ring.eq(registers.frame_ring), self.frame_settings.eq(registers.frame_settings),
