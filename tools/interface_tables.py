@@ -8,6 +8,7 @@ from amaranth.lib import data
 
 from emplace import abi
 from emplace.config import PROFILES
+from emplace_sim.statistics import ETHER_STATS, ETHTOOL
 
 
 def table(head, rows):
@@ -61,6 +62,10 @@ def pages():
     yield "counters", table(("offset", "layer", "counter", "meaning"),
                             [(f"0x{abi.COUNTER_PAGE + 4 * n:04x}", c.layer, f"`{c.name}`", c.doc)
                              for n, c in enumerate(abi.COUNTERS)])
+    for name, names in (("etherstats", ETHER_STATS), ("ethtool", ETHTOOL)):
+        yield name, table(("name", "counters"), [(f"`{known}`", " + ".join(
+            (f"{factor} * " if factor > 1 else "") + f"`{counter}`" for counter, factor in parts.items()))
+            for known, parts in names.items()])
     sizes = [f for f in PROFILES["default"].__dataclass_fields__ if f != "name"]
     yield "profiles", table(("size", *PROFILES), [(f"`{f}`", *(getattr(p, f) for p in PROFILES.values())) for f in sizes])
 

@@ -587,11 +587,32 @@ class Counter:
 
 _COUNTERS = """
 mac     rx_frames           good frames received
-mac     rx_fcs_errors       frames dropped: wrong FCS or coding error
-mac     rx_runts            frames dropped: shorter than 64 bytes
-mac     rx_oversize         frames dropped: longer than the frame limit
-mac     rx_overflow         frames dropped: the frame queue was full
+mac     rx_fcs_errors       frames dropped: wrong FCS or coding error, of a lawful length
+mac     rx_undersize        frames dropped: shorter than 64 bytes, FCS right
+mac     rx_oversize         frames dropped: longer than 2000 bytes, FCS right
+mac     rx_overflow         frames dropped: the receiver did not take them in time
 mac     tx_frames           frames sent
+mac     rx_octets_8         octets received, eight at a time: those of bad frames and FCS too, not the preamble
+mac     rx_octets_1         the rest of them: the sum is 8 * rx_octets_8 + rx_octets_1
+mac     rx_broadcast        good frames received to the broadcast address
+mac     rx_multicast        good frames received to another group address
+mac     rx_fragments        frames dropped: shorter than 64 bytes, FCS wrong
+mac     rx_jabbers          frames dropped: longer than 2000 bytes, FCS wrong
+mac     rx_64               frames received of 64 bytes, bad ones too, as the next six
+mac     rx_65_127           of 65 to 127 bytes
+mac     rx_128_255          of 128 to 255 bytes
+mac     rx_256_511          of 256 to 511 bytes
+mac     rx_512_1023         of 512 to 1023 bytes
+mac     rx_1024_1518        of 1024 to 1518 bytes
+mac     rx_1519_max         of 1519 to 2000 bytes
+mac     rx_pause            pause frames received
+mac     rx_control          frames dropped: MAC control, but no pause for this station
+mac     tx_errors           frames spoiled: the packet ended with an error, or had no next word in time
+mac     tx_octets_8         octets sent, eight at a time, as for those received
+mac     tx_octets_1         the rest of them
+mac     tx_broadcast        frames sent to the broadcast address
+mac     tx_multicast        frames sent to another group address
+mac     tx_pause            pause frames sent
 ip      rx_other_ethertype  frames that are not IPv4
 ip      rx_ip_header        IPv4 header malformed: version, length, or longer than the frame
 ip      rx_ip_options       IPv4 options

@@ -16,6 +16,7 @@ class NicConfig:
     Members
     -------
     name : profile's name, read back in register BUILD
+    phy : MAC's side of the wire, "xgmii" (64 bits a cycle) or "gmii" (a byte in each cycle with its enable)
     word_bytes : bytes a cycle in the datapath (fixed at 8)
     tlp_bytes : bytes a cycle of the TLP streams, 8 or 16
     qps : queue pairs, a power of two; the low bits of a QP number are its slot
@@ -40,6 +41,7 @@ class NicConfig:
     """
 
     name: str = "default"
+    phy: str = "xgmii"
     word_bytes: int = 8
     tlp_bytes: int = 16
     qps: int = 64
@@ -66,6 +68,7 @@ class NicConfig:
         def need(ok, field, rule):
             if not ok:
                 raise ValueError(f"NicConfig.{field} must be {rule}, not {getattr(self, field)!r}")
+        need(self.phy in ("xgmii", "gmii"), "phy", "'xgmii' or 'gmii'")
         need(self.word_bytes == 8, "word_bytes", "8")
         need(self.tlp_bytes in (8, 16), "tlp_bytes", "8 or 16")
         for field, most in (("qps", 1024), ("cqs", 1024), ("regions", 65536), ("pages", 65536), ("rq_prefetch", 16),

@@ -12,8 +12,8 @@ from .dma.layer import Dma
 from .dma.records import READ_CLIENTS, PlainSource, ReadClient
 from .frames.layer import Frames
 from .ip.layer import Ip
-from .mac.layer import Mac
-from .mac.records import Xgmii
+from .mac.layer import Mac, phy_members
+from .mac.watermark import Watermark
 from .mpa.layer import Mpa
 from .protect.layer import Protect
 from .queues.layer import Queues
@@ -35,7 +35,8 @@ class Nic(wiring.Component):
     Members
     -------
     xgmii_rx, xgmii_tx : ``In(Xgmii)``, ``Out(Xgmii)``
-        64-bit XGMII (IEEE Std 802.3 clause 46), one transfer a cycle.
+        64-bit XGMII (IEEE Std 802.3 clause 46), one transfer a cycle; or the ports of a GMII, see
+        :class:`~emplace.mac.layer.Mac`.
     rx_tlp, tx_tlp : ``In(PacketSignature(tlp_bytes))``, ``Out(...)``
         TLPs from and to the host, headers as in the PCIe specification, first byte in the lowest lane.
     cfg : ``In(Cfg)``
@@ -45,8 +46,7 @@ class Nic(wiring.Component):
     def __init__(self, config):
         self.config = config
         super().__init__({
-            "xgmii_rx": In(Xgmii),
-            "xgmii_tx": Out(Xgmii),
+            **phy_members(config),
             "rx_tlp":   In(PacketSignature(config.tlp_bytes)),
             "tx_tlp":   Out(PacketSignature(config.tlp_bytes)),
             "cfg":      In(Cfg),
@@ -69,12 +69,18 @@ class Nic(wiring.Component):
         m.submodules.control = control = Control(config)
         m.submodules.tx_frames = tx_frames = PacketQueue(config.word_bytes, 64)
 
+        m.submodules.slots_short = slots_short = Watermark(config.slots, config.slots // 4, config.slots // 2)
+
         def link(source, sink):
             connect_streams(m, source, sink)
 
         # The outside
-        connect(m, flipped(self.xgmii_rx), mac.xgmii_rx)
-        connect(m, mac.xgmii_tx, flipped(self.xgmii_tx))
+        for name, member in phy_members(config).items():
+            mine, its = getattr(self, name), getattr(mac, name)
+            if member.is_port:
+                m.d.comb += its.eq(mine)
+            else:
+                connect(m, flipped(mine), its)
         connect(m, flipped(self.rx_tlp), dma.rx_tlp)
         connect(m, dma.tx_tlp, flipped(self.tx_tlp))
         connect(m, flipped(self.cfg), dma.cfg)
@@ -106,7 +112,7 @@ class Nic(wiring.Component):
         connect(m, mpa.slot_read, tcp.slot_read)
         link(mpa.slot_append, tcp.slot_append)
         link(mpa.slot_free, tcp.slot_free)
-        m.d.comb += mpa.free_count.eq(tcp.free_count)
+        m.d.comb += [mpa.free_count.eq(tcp.free_count), slots_short.free.eq(tcp.free_count)]
 
         # Receive WQEs
         link(mpa.gate_request, queues.gate_request)
@@ -155,6 +161,8 @@ class Nic(wiring.Component):
             queues.event_ring.eq(control.event_ring),
             control.released.eq(ip.released),
             frames.settings.eq(control.frame_settings), frames.ring.eq(control.frame_ring),
+            mac.address.eq(control.station), mac.rx_pause.eq(control.mac.rx_pause), mac.tx_pause.eq(control.mac.tx_pause),
+            mac.quanta.eq(control.mac.quanta), mac.pause_request.eq(slots_short.request),
             *(layer.cmd.eq(control.cmd) for layer in (tcp, mpa, ddp, rdmap, queues)),
         ]
 

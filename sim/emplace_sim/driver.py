@@ -13,6 +13,7 @@ from emplace.abi import Access, Opcode, Status
 
 from .driver_records import pack, unpack
 from .host import PAGE, Buffer
+from .statistics import ETHER_STATS, ETHTOOL, Widened, evaluate
 
 __all__ = ["AdminError", "CardError", "Device", "ProtectionDomain", "MemoryRegion", "CompletionQueue", "QueuePair", "Sge"]
 
@@ -128,6 +129,7 @@ class Device:
         self._pds = 0
         self._cookie = 0
         self._events = None
+        self._widened = Widened()
 
     # Opening
 
@@ -423,3 +425,9 @@ class Device:
         numbers = {counter.name: n for n, counter in enumerate(abi.COUNTERS) if names is None or counter.name in names}
         values = await self.bus.read32_many([abi.COUNTER_PAGE + 4 * n for n in numbers.values()])
         return dict(zip(numbers, values))
+
+    async def statistics(self):
+        """Of the wire, since the card's reset, by the names of RFC 2819 and of ``ethtool -S``; to be asked for at least
+        every 27 s (see :class:`~emplace_sim.statistics.Widened`)."""
+        total = self._widened.update(await self.counters([c.name for c in abi.COUNTERS if c.layer == "mac"]))
+        return evaluate(ETHER_STATS, total) | evaluate(ETHTOOL, total)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .inet import ones_sum
 
-__all__ = ["with_fcs", "xgmii", "from_xgmii", "Segment", "parse", "walk_options"]
+__all__ = ["with_fcs", "xgmii", "from_xgmii", "gmii", "from_gmii", "pause_frame", "Segment", "parse", "walk_options"]
 
 IDLE, START, TERM, ERROR = 0x07, 0xFB, 0xFD, 0xFE
 
@@ -53,6 +53,35 @@ def from_xgmii(transfers):
                 frame.append((ch, ctl))
     assert frame is None
     return frames
+
+
+def gmii(frames, *, preamble=7):
+    """GMII bytes ``(d, dv, er)`` of ``[(gap, bytes)]``; a byte may be ``(byte, 1)``: with RX_ER."""
+    for gap, octets in frames:
+        yield from [(0, 0, 0)] * gap
+        yield from [(0x55, 1, 0)] * preamble + [(0xD5, 1, 0)]
+        yield from ((octet[0], 1, octet[1]) if isinstance(octet, tuple) else (octet, 1, 0) for octet in octets)
+
+
+def from_gmii(line):
+    """Frames on GMII: ``[(bytes with FCS, TX_ER was high, position of preamble, behind the end)]``."""
+    frames, frame, start = [], None, 0
+    for at, (d, dv, er) in enumerate(line):
+        if dv:
+            if frame is None:
+                frame, start = [], at
+            frame.append((d, er))
+        elif frame is not None:
+            assert frame[:8] == [(0x55, 0)] * 7 + [(0xD5, 0)]
+            frames.append((bytes(b for b, _ in frame[8:]), any(e for _, e in frame), start, at))
+            frame = None
+    assert frame is None
+    return frames
+
+
+def pause_frame(quanta, source, *, destination=b"\x01\x80\xc2\0\0\1", opcode=1):
+    """MAC control frame, without FCS (IEEE Std 802.3 annex 31B)."""
+    return (destination + source + struct.pack(">HHH", 0x8808, opcode, quanta)).ljust(60, b"\0")
 
 
 @dataclass

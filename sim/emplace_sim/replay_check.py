@@ -15,9 +15,10 @@ from .xgmii import fcs
 __all__ = ["ConnectionCheck", "FORBIDDEN"]
 
 #: Counters that must stay 0 in a replay of good frames, whatever the card's sizes.
-FORBIDDEN = ("rx_fcs_errors", "rx_runts", "rx_oversize", "rx_ip_header", "rx_ip_checksum", "rx_tcp_header",
-             "rx_tcp_checksum", "rx_bad_ack", "rx_completions_bad", "read_errors", "guard_writes", "guard_reads",
-             "guard_other", "mmio_unsupported", "doorbell_refused", "cq_overflow", "event_overflow", "commands_refused")
+FORBIDDEN = ("rx_fcs_errors", "rx_undersize", "rx_fragments", "rx_oversize", "rx_jabbers", "rx_ip_header", "rx_ip_checksum",
+             "rx_tcp_header", "rx_tcp_checksum", "rx_bad_ack", "rx_completions_bad", "read_errors", "guard_writes",
+             "guard_reads", "guard_other", "mmio_unsupported", "doorbell_refused", "cq_overflow",
+             "event_overflow", "commands_refused")
 
 
 class ConnectionCheck:

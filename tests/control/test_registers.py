@@ -108,6 +108,34 @@ def test_frame_registers():
     host.run(user)
 
 
+def test_station():
+    """The MAC's registers and EVENT_VECTOR, written byte by byte; what they do not have reads 0."""
+    host = Host()
+    rng = random.Random(4)
+    words = {abi.REGISTERS["MAC_LO"].offset: 0x0000_FFFF_FFFF_FFFF, abi.REGISTERS["MAC_CONTROL"].offset: 0xFF_FFFF_0003}
+    golden = dict.fromkeys(words, 0)
+
+    async def user(ctx):
+        for _ in range(60):
+            address = rng.choice(list(words))
+            value, mask = rng.getrandbits(64), rng.getrandbits(8)
+            await host.write(ctx, address, value, mask)
+            touched = sum(0xFF << 8 * n for n in range(8) if mask >> n & 1) & words[address]
+            golden[address] = golden[address] & ~touched | value & touched
+        await idle(ctx, 2)
+        for address, value in golden.items():
+            assert await host.read(ctx, address) == value
+        control = golden[abi.REGISTERS["MAC_CONTROL"].offset]
+        assert ctx.get(host.dut.station) == golden[abi.REGISTERS["MAC_LO"].offset]
+        mac = ctx.get(host.dut.mac)
+        assert (mac.rx_pause, mac.tx_pause, mac.quanta) == (control & abi.MacControl.RX_PAUSE,
+                                                            (control & abi.MacControl.TX_PAUSE) >> 1,
+                                                            control >> 16 & 0xFFFF)
+        assert ctx.get(host.dut.event_vector) == control >> 32
+
+    host.run(user)
+
+
 def test_rings_refuse_sizes_out_of_range():
     host = Host()
 

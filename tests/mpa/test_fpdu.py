@@ -1,5 +1,7 @@
 """The model against the RFCs' own numbers."""
 
+import random
+
 import pytest
 
 from emplace_sim.fpdu import build_fpdu, crc32c, split_fpdus
@@ -35,6 +37,18 @@ def ulpdu_of(fpdu):
 def test_crc32c(data, crc):
     """RFC 3720 appendix B.4."""
     assert crc32c(data).to_bytes(4, "little") == bytes.fromhex(crc)
+
+
+def test_crc32c_of_any_length():
+    """Words at a time, then octets: against the plain definition, bit by bit."""
+    rng = random.Random(3)
+    for length in (*range(70), 127, 1444):
+        data, crc = rng.randbytes(length), 0xFFFFFFFF
+        for octet in data:
+            crc ^= octet
+            for _ in range(8):
+                crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        assert crc32c(data) == crc ^ 0xFFFFFFFF
 
 
 @pytest.mark.parametrize("fpdu", EXAMPLES)

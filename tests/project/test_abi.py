@@ -1,6 +1,7 @@
 """Records of the host interface have the sizes that hosts rely on, and every reason its code and counter."""
 
 from emplace import abi
+from emplace.control.layer import OFTEN
 
 
 def test_sizes():
@@ -40,3 +41,7 @@ def test_registers_do_not_overlap():
     assert len(set(offsets)) == len(offsets)
     assert all(offset % 4 == 0 and offset < abi.GUARD_RANGE for offset in offsets)
     assert abi.COUNTER_PAGE + 4 * len(abi.COUNTERS) <= abi.DOORBELL_PAGE
+
+
+def test_counters_that_come_often_are_there():
+    assert {(counter.layer, counter.name) for counter in abi.COUNTERS} >= OFTEN

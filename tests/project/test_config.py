@@ -7,6 +7,7 @@ from emplace.config import PROFILES, NicConfig
 
 @pytest.mark.parametrize("field, value, rule", [
     ("qps", 48, "a power of two"),
+    ("phy", "rgmii", "'xgmii' or 'gmii'"),
     ("tlp_bytes", 4, "8 or 16"),
     ("fpdu_max", 4096, "a multiple of 4"),
     ("slots", 2, "in 4..64"),

@@ -49,7 +49,7 @@ def test_open(bus, device):
     assert (device.qps, device.regions, device.pages, device.orq, device.fpdu_max, device.contexts) == (
         tiny.qps, tiny.regions, tiny.pages, tiny.orq, tiny.fpdu_max, tiny.user_contexts)
     assert bus.register("TICK") == 1000 and bus.register("EVENT_LOG2") == 2
-    assert run(device.counters())["rx_runts"] == 8
+    assert run(device.counters())["rx_undersize"] == 8
 
 
 @pytest.mark.parametrize("register, value, why", [("ID", 0xFFFFFFFF, "no Emplace card"), ("ABI", 9, "host interface 9")])

@@ -263,6 +263,13 @@ def test_case_22_scatter(bench):
     bench.terminated(0x1205)
 
 
+def test_case_22_too_long_by_its_second_segment(bench):
+    bench.qp.post_recv([bench.mr.sge(0, 12)], wr_id=1)
+    bench.feed(ddp.send(1, b"abcdefg", last=False), ddp.send(1, b"hijklm", mo=7))
+    assert bench.completions() == [(1, "LOC_LEN_ERR", 0)] and bench.mr.data[:13] == b"abcdefg".ljust(13, b"\0")
+    bench.terminated(0x1205)
+
+
 def test_receive_elements_are_checked(bench):
     mine = bench.region(64, Access.REMOTE_WRITE)
     bench.qp.post_recv([bench.mr.sge(0, 4), mine.sge(0, 4)], wr_id=1)
@@ -519,6 +526,29 @@ def test_atomics(bench):
     other.terminated(0x0102)
 
 
+def test_an_atomic_beyond_ird_does_nothing():
+    bench = Bench(ird=1)
+    region = bench.region(8, base=0x7000)
+    bench.octets(b"".join(build_fpdu(ddp.atomic_request(n, n, ddp.FETCH_ADD, region.rkey, 0x7000, 1, 0)) for n in (1, 2)))
+    assert region.data[0] == 1 and bench.sent[0].payload == struct.pack(">IQ", 1, 0)
+    bench.terminated(0x1202)
+
+
+@pytest.mark.parametrize("what, code", [("good", None), ("taken away", 0x1000), ("other id", 0x0206), ("a Read's", 0x0206)])
+def test_atomic_responses(bench, what, code):
+    sink = bench.region(8)
+    bench.qp.post_send(Opcode.ATOMIC_FETCH_AND_ADD, [sink.sge()], compare_add=3, remote_addr=8, rkey=9, wr_id=1)
+    assert bench.sent[0].payload == struct.pack(">IIIQQQQQ", 0, 1, 9, 8, 3, 0, 0, 0)
+    sink.valid = what != "taken away"
+    bench.feed(ddp.read_response(sink.lkey, sink.base, bytes(8)) if what == "a Read's" else
+               ddp.atomic_response(1, 2 if what == "other id" else 1, 0x1122334455667788))
+    if code is None:
+        assert sink.data == bytes.fromhex("8877665544332211") and bench.completions() == [(1, "SUCCESS", 8)]
+    else:
+        assert sink.data == bytes(8) and bench.completions() == [(1, "WR_FLUSH_ERR", 0)]
+        bench.terminated(code)
+
+
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 def test_masks(value, operand, mask, compare):
     assert fetch_add(value, operand, 0) == (value + operand) % 2**64
@@ -575,12 +605,27 @@ def test_fences_and_ord():
     assert bench.sent[-1].payload == b"y"
     bench.flow.ack += len(bench.stream)
     bench.frame(bench.flow.frame())
-    assert bench.sent[-1].payload == b"z"
+    assert parse_fpdus(bench.stream)[0][-1].payload == b"z"   # at once: what has retired lets it go
     assert bench.completions() == [(n, "SUCCESS", 8 if n < 7 else 1) for n in (5, 6, 7, 8)]
     with pytest.raises(ValueError, match="ORD"):
         Bench(ord=0).qp.post_send("RDMA_READ", [bench.sink.sge(0, 1)])
     with pytest.raises(ValueError, match="sink"):
         bench.qp.post_send("RDMA_READ", [])
+
+
+def test_answers_and_requests_take_turns(bench):
+    source = bench.region(b"octets")
+    for n in range(3):
+        bench.qp.post_send("SEND", inline=bytes([n]))
+    bench.octets(b"".join(build_fpdu(ddp.read_request(n, 1, 2, 6, source.rkey, source.base)) for n in (1, 2, 3)))
+    assert [f.opcode for f in bench.sent] == [ddp.READ_RESPONSE, ddp.SEND] * 3
+
+
+@pytest.mark.parametrize("opcode", [Opcode.RDMA_READ, Opcode.ATOMIC_CMP_AND_SWP])
+def test_sinks_are_checked_before_anything_is_asked(bench, opcode):
+    sink = bench.region(8, Access.REMOTE_WRITE)
+    bench.qp.post_send(opcode, [sink.sge()], remote_addr=8, rkey=9, wr_id=1)
+    assert [f.opcode for f in bench.sent] == [ddp.TERMINATE] and bench.completions() == [(1, "LOC_PROT_ERR", 0)]
 
 
 def test_read_with_invalidate(bench):

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from emplace_sim.peer import CUTS, MS, Opcode, QpSettings, TcpSettings
-from emplace_sim.wire import Impairments
+from emplace_sim.peer import CUTS, MS, Faults, Opcode, QpSettings, TcpSettings
+from emplace_sim.wire import Impairments, Rule, data_segment
 
 from .peers import Pair, summary
 
@@ -186,6 +186,35 @@ def test_deterministic():
         soak(pair, 10, 7)
         return taps
     assert run() == run()
+
+
+def test_spoiled_payload_is_found_by_the_crc_alone():
+    """TCP's checksum was mended on the way: the stream ends, nothing of the FPDU is placed, each request completes once."""
+    pair = Pair(seed=9, rules=([Rule("spoil", data_segment, nth=2)], ()))
+    there, inbox = pair.region(1, 4000), pair.region(1, 64)
+    for n in range(3):
+        pair.qb.post_recv([inbox.sge()], wr_id=n)
+    pair.qa.post_send("SEND", inline=b"first", wr_id=1, signaled=False)
+    pair.qa.post_send("RDMA_WRITE", inline=b"\1" * 4000, remote_addr=there.base, rkey=there.rkey, wr_id=2)
+    pair.qa.post_send("SEND", inline=b"last", wr_id=3)
+    pair.run(lambda: pair.qa.tcp.done and pair.qb.tcp.done)
+    assert pair.wires[0].counts["spoiled"] == 1 and there.data == bytes(4000)
+    assert pair.events(1)[0] == ("terminate sent", 0x2002) and pair.events(0)[0] == ("terminate received", 0x2002)
+    assert summary(pair.b.poll_cq()) == [(0, "SUCCESS", 5), (1, "WR_FLUSH_ERR", 0), (2, "WR_FLUSH_ERR", 0)]
+    # TCP has acknowledged all of it: a completed Send says no more than that (RFC 5040 5.3).
+    assert summary(pair.a.poll_cq()) == [(2, "SUCCESS", 4000), (3, "SUCCESS", 4)]
+
+
+def test_a_read_too_many():
+    """IRD + 1 Reads at once: the good ones are answered, then the stream ends."""
+    pair = Pair(seed=10, qp=QpSettings(ird=2, ord=2), faults=(Faults(extra_reads=1), None), tcp=TcpSettings(cut="packed"))
+    sink, source = pair.region(0, 300), pair.region(1, bytes(range(100)))
+    for n in range(3):
+        pair.qa.post_send("RDMA_READ", [sink.sge(100 * n, 100)], remote_addr=source.base, rkey=source.rkey, wr_id=n)
+    pair.run(lambda: pair.qa.tcp.done and pair.qb.tcp.done)
+    assert sink.data == bytes(range(100)) * 2 + bytes(100)
+    assert summary(pair.a.poll_cq()) == [(0, "SUCCESS", 100), (1, "SUCCESS", 100), (2, "REM_OP_ERR", 0)]
+    assert pair.events(1)[0] == ("terminate sent", 0x1202)
 
 
 def test_a_mebibyte():

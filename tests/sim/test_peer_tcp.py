@@ -222,11 +222,22 @@ def test_window_field():
     edge = b.tcp.rx.edge
     for n, start in enumerate(range(200, 4000, 333), 1):
         before = b.tcp.rx.edge
-        b.piece(start, 333)
+        for said in b.piece(start, 333):
+            assert acks([said])[0] + (said.window << 3) >= before - 1        # a position less the SYN's
         assert before <= b.tcp.rx.edge < edge + 8 * n            # rounded up, as Linux does
     b.tcp.rx.shrink(64)
     assert [s.window for s in b.poll()] == [8]
-    assert acks(b.piece(b.taken, 100)) and b.tcp.rx.counts["trimmed"] == 1
+    assert acks(b.piece(start + 333, 100)) == [start + 333 + 64] and b.tcp.rx.counts["trimmed"] == 1
+
+
+def test_acks_count_while_our_window_is_closed():
+    """Of data that is refused for want of a window, too; else two closed windows would wait for each other."""
+    b = Bench()
+    b.post(100, wr_id=1)
+    b.tcp.rx.shrink(0)
+    b.poll()
+    assert [(s.ack - RCV & 0xFFFFFFFF, s.window) for s in b.piece(0, 100, ack=b.tcp.tx.nxt - 1)] == [(0, 0)]
+    assert summary(b.peer.poll_cq()) == [(1, "SUCCESS", 100)] and b.taken == 0
 
 
 # Sending
@@ -341,6 +352,32 @@ def test_case_45_closed_window():
     opened = b.put(window=8, ack=1)                              # 1,024 octets
     b.put(ack=1 + sum(size for _, size in at(opened)))
     assert at(opened)[0][0] == 1 and summary(b.peer.poll_cq()) == [(1, "SUCCESS", 1000)]
+
+
+def test_window_closes_over_what_is_in_flight():
+    b = Bench()
+    b.post(4_284, wr_id=1)
+    b.put(ack=0, window=12)                                      # 1,536 octets: the first FPDU, and a little
+    b.now += b.tcp.tx.rto
+    assert at(b.poll()) == [(0, 1448)]
+    assert at(b.put(ack=1448, window=0)) == []                   # nothing beyond the window
+    for _ in range(20):
+        b.now = b.peer.next_deadline
+        assert at(b.poll()) == [(1448, 1448)]                    # but its head as a probe, for as long as it takes
+        assert at(b.put(ack=1448, window=0)) == []
+    assert at(b.put(ack=1448, window=800))[0] == (1448, 1448)
+    b.put(ack=3 * 1448)
+    assert summary(b.peer.poll_cq()) == [(1, "SUCCESS", 4_284)]
+
+
+def test_idle_restart():
+    b = Bench()
+    b.post(60_000)
+    while b.tcp.tx.sent:
+        b.put(ack=b.tcp.tx.sent[0].end - 1)
+    assert b.tcp.tx.cwnd > 20 * 1448 and b.qp.idle
+    b.now += b.tcp.tx.rto + 1
+    assert len(at(b.post(60_000))) == 10
 
 
 def test_case_46_ack_within_an_fpdu():
@@ -493,6 +530,37 @@ def test_bad_replies():
     assert answer(MpaFrame(True, revision=7, enhanced=False).build())[0] == [("bad MPA frame", 0)]
     assert answer(good.build()[:18] + b"\x02\x01" + bytes(513))[0] == [("bad MPA frame", 0)]
     assert answer(good.build()[:19]) == ([], [])                 # may still become one
+
+
+def asked(request, **settings):
+    """The MPA reply of a responder with ``settings`` to ``request``, its events, and its QP."""
+    peer = Peer(MACS[1], IPS[1])
+    peer.listen(9, tcp=TcpSettings(), qp=QpSettings(**settings))
+    ends = Ends(MACS[0], MACS[1], IPS[0], IPS[1], 1, 9)
+    peer.receive(build(ends, Tcp(99, flags=SYN, window=1000, options=bytes.fromhex("020405b4"))), 0)
+    syn = parse(peer.poll(0)[0])[1]
+    peer.receive(build(ends, Tcp(100, syn.seq + 1, ACK, 1000, payload=request)), MS)
+    stream = b"".join(parse(f)[1].payload for f in peer.poll(MS))
+    qp, = peer.qps.values()
+    return MpaFrame.parse(stream), [e.kind for e in peer.events], qp
+
+
+def test_requests():
+    reply, events, qp = asked(MpaFrame(False, ird=3, ord=9, crc=False).build(), crc=False, ird=5, ord=7, private=b"me")
+    assert (reply.reply, reply.crc, reply.ird, reply.ord, reply.private, reply.p2p) == (True, False, 5, 3, b"me", False)
+    assert events == ["established"] and not qp.crc and not qp.gate_open and qp.ord == 3
+    reply, _, qp = asked(MpaFrame(False, ird=1, ord=1, crc=True).build(), crc=False)
+    assert reply.crc and qp.crc                                  # one side wants it: both have it
+    for offered, chosen in ((("write", "read"), "write"), (("read",), "read"), (("send",), "write")):
+        reply, _, _ = asked(MpaFrame(False, ird=1, ord=1, p2p=True, rtr=frozenset(offered)).build())
+        assert reply.p2p and reply.rtr == {chosen}
+    reply, events, _ = asked(MpaFrame(False, revision=1, enhanced=False).build())
+    assert (reply.revision, reply.enhanced, events) == (1, False, ["established"])
+    for request, settings in ((MpaFrame(False, markers=True), {}), (MpaFrame(False), {"reject": True}),
+                              (MpaFrame(False), {"revision": 1})):
+        reply, events, qp = asked(request.build(), **settings)   # case 14: no markers here
+        assert reply.rejected and not reply.markers and events == ["rejected"] and qp.state is QpState.ERROR
+    assert asked(MpaFrame(True).build())[:2] == (None, ["bad MPA frame"])
 
 
 def test_nobody_listens():

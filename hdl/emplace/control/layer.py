@@ -20,13 +20,16 @@ from .hold import Holder
 from .records import InstallCommand, Token, UploadPart
 from .registers import Registers
 from .sequencer import Sequencer
+from .station import MacSettings
 
-__all__ = ["Control"]
+__all__ = ["Control", "OFTEN"]
 
 #: Counters that may have more than 3 strobes in 8 cycles: what comes with TLPs and doorbells, or with frames of any size.
-_OFTEN = {
-    ("mac", "rx_fcs_errors"), ("mac", "rx_runts"), ("mac", "rx_overflow"), ("dma", "tx_writes"), ("dma", "rx_completions_bad"),
-    ("dma", "read_errors"), ("dma", "guard_writes"), ("dma", "guard_reads"), ("dma", "guard_other"),
+OFTEN = {
+    ("mac", "rx_fcs_errors"), ("mac", "rx_undersize"), ("mac", "rx_fragments"), ("mac", "rx_overflow"),
+    ("mac", "rx_octets_8"), ("mac", "rx_octets_1"), ("mac", "tx_octets_8"), ("mac", "tx_octets_1"),
+    ("dma", "tx_writes"), ("dma", "rx_completions_bad"), ("dma", "read_errors"),
+    ("dma", "guard_writes"), ("dma", "guard_reads"), ("dma", "guard_other"),
     ("dma", "mmio_unsupported"), ("queues", "doorbell_refused"),
 }
 
@@ -62,7 +65,7 @@ class Control(wiring.Component):
         Ticks.
     hold, released, reached
         Holds: orders to ip, and what ip and frames say.
-    guard_ranges, event_ring, frame_ring, frame_settings
+    guard_ranges, event_ring, frame_ring, frame_settings, station, mac, event_vector
         As the registers say.
     upload : ``In(UploadPart)``
         All owners' parts, ORed; theirs stand until the next UPLOAD token.
@@ -104,6 +107,9 @@ class Control(wiring.Component):
             "hold":          Out(stream.Signature(HoldRequest(config))),
             "released":      In(1),
             "reached":       In(stream.Signature(Reached)),
+            "station":       Out(48),
+            "mac":           Out(MacSettings),
+            "event_vector":  Out(8),
             "upload":        In(UploadPart),
             "counts":        In(len(abi.COUNTERS)),
             "count":         Out(abi.counter_layout("control")),
@@ -118,7 +124,7 @@ class Control(wiring.Component):
         m.submodules.sequencer = sequencer = Sequencer(self.config)
         m.submodules.holder = holder = Holder(self.config)
         m.submodules.counters = counters = Counters(
-            len(abi.COUNTERS), {n for n, c in enumerate(abi.COUNTERS) if (c.layer, c.name) in _OFTEN})
+            len(abi.COUNTERS), {n for n, c in enumerate(abi.COUNTERS) if (c.layer, c.name) in OFTEN})
 
         connect(m, flipped(self.mmio_write), registers.mmio_write)
         for source, sink in ((self.mmio_read, registers.mmio_read), (registers.mmio_data, self.mmio_data),
@@ -146,6 +152,7 @@ class Control(wiring.Component):
             self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),
             self.frame_ring.eq(registers.frame_ring), self.frame_settings.eq(registers.frame_settings),
             holder.released.eq(self.released),
+            self.station.eq(registers.station), self.mac.eq(registers.mac), self.event_vector.eq(registers.event_vector),
             counters.strobes.eq(self.counts), counters.pair.eq(registers.pair), registers.counters.eq(counters.data),
             self.count.commands.eq(sequencer.commands), self.count.commands_refused.eq(sequencer.commands_refused),
         ]

@@ -13,6 +13,7 @@ from ..frames.records import FrameRing, FrameSettings
 from ..queues.ports import DoorbellKind, EventRing, Ring
 from ..stream.scrub import scrub_cycles
 from .ports import RingConfig
+from .station import MacSettings, Station
 
 __all__ = ["build_hash", "capabilities", "Registers"]
 
@@ -71,6 +72,7 @@ class Registers(wiring.Component):
     frame_ring : ``Out(FrameRing)``, frame_settings : ``Out(FrameSettings)``
     now, lease : ``Out(32)``
     guard_ranges : ``Out(data.ArrayLayout(GuardRange, guard_ranges))``
+    station, mac, event_vector : ``Out(48)``, ``Out(MacSettings)``, ``Out(8)``
     pair : ``Out(10)``, counters : ``In(64)``
         To :class:`~emplace.stats.counters.Counters`.
     """
@@ -90,6 +92,9 @@ class Registers(wiring.Component):
             "now":          Out(32),
             "lease":        Out(32),
             "guard_ranges": Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
+            "station":      Out(48),
+            "mac":          Out(MacSettings),
+            "event_vector": Out(8),
             "pair":         Out(9),
             "counters":     In(64),
         })
@@ -127,7 +132,6 @@ class Registers(wiring.Component):
         event_base, _ = held(_word("EVENT_LO")[0], 64)
         frame_base, _ = held(_word("FRAME_RX_LO")[0], 64)
         frame_completions, _ = held(_word("FRAME_RXC_LO")[0], 64)
-        mac, _ = held(_word("MAC_LO")[0], 48)
         frame_control_word, _ = _word("FRAME_CONTROL")
         frame_bits, frame_control = held(frame_control_word, 8)
         buffer_log2 = Signal(8, init=_BUFFER_LOG2)
@@ -135,7 +139,7 @@ class Registers(wiring.Component):
             m.d.sync += buffer_log2.eq(write.data[8:16])
         m.d.comb += [
             self.frame_ring.base.eq(frame_base[12:]), self.frame_ring.completions.eq(frame_completions[12:]),
-            self.frame_settings.eq(Cat(frame_bits[:3], buffer_log2[:5], mac)),
+            self.frame_settings.eq(Cat(frame_bits[:3], buffer_log2[:5], self.station)),
             self.lease.eq(lease),
             self.admin_ring.sq_base.eq(admin_sq[12:]), self.admin_ring.cq_base.eq(admin_cq[12:]),
             self.event_ring.base.eq(event_base[12:]),
@@ -188,6 +192,12 @@ class Registers(wiring.Component):
         with m.If((last | (tick_now <= 1)) & ~changed):
             m.d.sync += self.now.eq(self.now + 1)
 
+        m.submodules.station = station = Station(config)
+        m.d.comb += [
+            station.write.eq(write), station.here.eq(here), self.station.eq(station.address), self.mac.eq(station.mac),
+            self.event_vector.eq(station.event_vector),
+        ]
+
         # Behind a reset the tables are cleared first.
         rest = Signal(range(scrub_cycles(config)), init=scrub_cycles(config) - 1)
         with m.If(rest == 0):
@@ -230,8 +240,9 @@ class Registers(wiring.Component):
                                   (_word("ADMIN_LOG2")[0], admin_readback), (_word("EVENT_LO")[0], event_base),
                                   (_word("EVENT_LOG2")[0], event_readback), (lock_word, lock),
                                   (_word("FRAME_RX_LO")[0], frame_base), (_word("FRAME_RX_LOG2")[0], frame_readback),
-                                  (_word("FRAME_RXC_LO")[0], frame_completions), (_word("MAC_LO")[0], mac),
-                                  (frame_control_word, Cat(frame_bits, buffer_log2))):
+                                  (_word("FRAME_RXC_LO")[0], frame_completions),
+                                  (frame_control_word, Cat(frame_bits, buffer_log2)),
+                                  *station.readback().items()):
                 with m.Case(number):
                     m.d.comb += result.eq(value)
             for index, store in enumerate(guard_words):

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..stream.packet import PacketSignature
 from .crc import CRC32, apply, data_matrix, inverse, linear, zero_matrix
-from .records import ERROR, IDLE, PREAMBLE, TERMINATE, Xgmii
+from .records import ERROR, IDLE, PREAMBLE, TERMINATE, Octets, Xgmii
 
 __all__ = ["MacTx"]
 
@@ -48,16 +48,20 @@ class MacTx(wiring.Component):
     i : ``In(PacketSignature(8))``
         Frames without FCS. Must have a word every cycle once it has begun.
     xgmii : ``Out(Xgmii)``
-    sent : ``Out(1)``
-        Strobe: a good frame.
+    sent, spoiled : ``Out(1)``
+        Strobes: a good frame; one with error characters.
+    octets : ``Out(Octets)``
     """
 
     i: stream.Interface
     xgmii: wiring.PureInterface
     sent: Signal
+    spoiled: Signal
+    octets: Signal
 
     def __init__(self):
-        super().__init__({"i": In(PacketSignature(8)), "xgmii": Out(Xgmii), "sent": Out(1)})
+        super().__init__({"i": In(PacketSignature(8)), "xgmii": Out(Xgmii), "sent": Out(1), "spoiled": Out(1),
+                          "octets": Out(Octets)})
 
     def elaborate(self, platform):
         m = Module()
@@ -126,7 +130,10 @@ class MacTx(wiring.Component):
                 with m.If(i.valid & i.p.last):
                     m.d.sync += dropping.eq(0)
                     m.next = "IDLE"
-        m.d.comb += self.sent.eq(end & ~bad)
+        m.d.comb += [
+            self.sent.eq(end & ~bad), self.spoiled.eq(end & bad),
+            self.octets.count.eq(Mux(feed, Mux(end, tail + 4, 8), 0)), self.octets.busy.eq(feed & ~end),
+        ]
 
         # Stage 1: bytes past the end read zero.
         keep = Signal(8)
