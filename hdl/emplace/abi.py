@@ -61,6 +61,7 @@ REGISTERS = {
     "TICK":           Register(0x020, "rw", "core clock cycles per tick (default 1 ms at 125 MHz)"),
     "NOW":            Register(0x024, "ro", "tick counter: the TCP timestamp clock before each connection's offset"),
     "LEASE":          Register(0x028, "rw", "ticks that an unfinished FPDU may keep its slot under pressure"),
+    "DELACK":         Register(0x02C, "rw", "ticks that an ACK may be delayed, at most 2047 (default 40); 0: none is"),
     "ADMIN_SQ_LO":    Register(0x040, "rw", "admin command ring, low half of its physical address"),
     "ADMIN_SQ_HI":    Register(0x044, "rw", "high half"),
     "ADMIN_CQ_LO":    Register(0x048, "rw", "admin completion ring"),
@@ -204,7 +205,8 @@ class QpFlags(enum.IntFlag):
     INITIATOR = 16       # MPA initiator (not bound by the responder's gate)
     REMOTE_WRITE = 32    # peer may write (QP-level)
     REMOTE_READ = 64     # peer may read (QP-level)
-    ECN = 128
+    ECN = 128            # negotiated: CE is echoed as ECE until CWR (RFC 3168)
+    DCTCP = 512          # with ECN: ECE mirrors each segment's CE instead (RFC 8257)
     HELD = 256           # the QP's frames still go to the frame ring, but for re-injected ones, until ACTIVATE_QP
 
 
@@ -621,7 +623,7 @@ ip      rx_ip_checksum      wrong IPv4 header checksum
 ip      rx_ip_protocol      IPv4, but not TCP
 ip      rx_tcp_header       TCP header malformed: data offset or options
 ip      rx_tcp_checksum     wrong TCP checksum
-ip      rx_tcp_flags        SYN, FIN, RST or URG, or no ACK, on an installed connection
+ip      rx_tcp_flags        none of ACK, RST and SYN, on an installed connection
 ip      rx_no_connection    TCP, but no installed connection
 ip      rx_no_slot          segments dropped: no free slot, or payload longer than a slot
 ip      rx_segments         segments handed to TCP
@@ -632,11 +634,11 @@ frames  rx_frames_filtered  frames for the host dropped: another station's MAC a
 frames  rx_frames_no_room   frames for the host dropped: the frame memory is full
 frames  rx_frame_no_buffer  frames for the host dropped: fewer descriptors posted than the frame needs
 frames  rx_frame_bus_error  receive descriptors that could not be read; the frame is dropped, or truncated before it
-tcp     rx_dead             segments for a QP that is not in RTS
+tcp     rx_dead             segments for a QP that is not in RTS, CLOSING or HELD, or whose stream has ended
 tcp     rx_fast_path        header prediction held
 tcp     rx_slow_path        it did not
 tcp     rx_pure_acks        segments without payload
-tcp     rx_duplicate        nothing new in the segment
+tcp     rx_duplicate        nothing new in the segment, or below the window
 tcp     rx_trimmed          trimmed at the left
 tcp     rx_beyond_window    outside the window, or trimmed at the right
 tcp     rx_no_timestamp     no timestamp on a connection that negotiated them
@@ -644,8 +646,24 @@ tcp     rx_held             out-of-order segments held
 tcp     rx_held_dropped     out-of-order segments dropped: no slot to spare
 tcp     rx_released         held segments handed on
 tcp     rx_refused          in-order bytes dropped unacknowledged: no slot to spare, or parked
-tcp     rx_bad_ack          ACK for data never sent
+tcp     rx_bad_ack          dropped: ACK for data never sent
 tcp     tx_acks             pure ACKs sent
+tcp     rx_old_ack          dropped: ACK below SND.UNA - MAX.SND.WND
+tcp     rx_paws             dropped: timestamp older than TS.Recent
+tcp     rx_rst              connections reset: RST at RCV.NXT
+tcp     rx_rst_challenged   RST elsewhere in the window, answered by a challenge ACK
+tcp     rx_rst_outside      RST outside the window, ignored
+tcp     rx_syn              SYN, answered by a challenge ACK
+tcp     rx_urgent           segments with URG, which is ignored
+tcp     rx_fin              FIN taken in order
+tcp     rx_fin_early        FIN in front of which octets are missing: remembered
+tcp     rx_after_fin        dropped: data behind the peer's FIN
+tcp     rx_ce               data segments marked CE on a connection with ECN
+tcp     tx_challenges       ACKs called for by RST, SYN, an unacceptable ACK or an unacceptable empty segment
+tcp     tx_throttled        of those, the ones that were not sent: 10 in 5 s had been
+tcp     tx_delayed          ACKs that the delay ran out for
+tcp     tx_sacks            ACKs with SACK blocks
+tcp     tx_dsacks           of those, the ones whose first block is a duplicate
 mpa     rx_fpdus            FPDUs whose CRC held (or is off)
 mpa     rx_fpdus_split      of those, the ones that lay in two slots
 mpa     rx_appended         segments appended to an unfinished FPDU

@@ -19,13 +19,16 @@ HEADER_BYTES = 48
 PLAN_HEADER_BYTES = 18
 
 
-class UlpduStatus(enum.Enum, shape=2):
-    """What the LLP says of a ULPDU. Anything but OK ends the stream."""
+class UlpduStatus(enum.Enum, shape=3):
+    """What the LLP says of a ULPDU, or (FIN and below) of the stream behind the last one. Anything but OK ends it."""
 
     OK = 0
     LENGTH = 1     # abi.Reason.FPDU_LENGTH
     CRC = 2        # abi.Reason.FPDU_CRC
     LEASE = 3      # abi.Reason.SLOT_LEASE
+    FIN = 4        # abi.Reason.PEER_FIN: the peer sends no more, and the last ULPDU was whole
+    FIN_DIRTY = 5  # abi.Reason.PEER_FIN_DIRTY: it ended within one
+    RESET = 6      # abi.Reason.PEER_RESET: as if FIN, but whatever was under way is lost
 
 
 class UlpduRecord(data.StructLayout):

@@ -156,7 +156,7 @@ class Nic(wiring.Component):
         m.d.comb += [
             tcp.alive.eq(control.alive),
             tcp.now.eq(control.now), mpa.now.eq(control.now),
-            mpa.lease.eq(control.lease),
+            mpa.lease.eq(control.lease), tcp.delack.eq(control.delack),
             dma.guard_ranges.eq(control.guard_ranges),
             queues.event_ring.eq(control.event_ring),
             control.released.eq(ip.released),

@@ -133,7 +133,7 @@ class Device:
 
     # Opening
 
-    async def open(self, *, events=256, tick=None, lease=None):
+    async def open(self, *, events=256, tick=None, lease=None, delack=None):
         """Check that it is our card and give it its rings; returns itself."""
         names = ("ID", "ABI", "CAPS_TABLES", "CAPS_QUEUES", "CAPS_LIMITS")
         values = await self.bus.read32_many([abi.REGISTERS[name].offset for name in names])
@@ -157,7 +157,7 @@ class Device:
             await self.register(name + "_HI", buffer.address >> 32)
         await self.register("ADMIN_LOG2", self.ADMIN_LOG2)
         await self.register("EVENT_LOG2", log2)
-        for name, value in (("TICK", tick), ("LEASE", lease)):
+        for name, value in (("TICK", tick), ("LEASE", lease), ("DELACK", delack)):
             if value is not None:
                 await self.register(name, value)
         return self

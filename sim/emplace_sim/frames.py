@@ -95,6 +95,11 @@ class Segment:
     ack: int = 0
     window: int = 0
     psh: int = 0
+    syn: int = 0
+    fin: int = 0
+    rst: int = 0
+    urg: int = 0
+    has_ack: int = 0
     ecn: int = 0
     ece: int = 0
     cwr: int = 0
@@ -167,12 +172,13 @@ def parse(frame, installed, *, slot_bytes=2048):
     key = (destination, source, dport, sport, vlan, tagged)
     if key not in installed:
         return Segment("rx_no_connection", key)
-    if flags & 0x27 or not flags & 0x10:
+    if not flags & 0x16:
         return Segment("rx_tcp_flags", key)
     payload = tcp[header:]
     if len(payload) > slot_bytes:
         return Segment("rx_no_slot", key)
     canonical = len(options) == 12 and options[:4] == b"\x01\x01\x08\x0a"
     tsval, tsecr = stamps or (0, 0)
-    return Segment(None, key, payload, seq, ack, window, flags >> 3 & 1, packet[1] & 3, flags >> 6 & 1, flags >> 7 & 1,
-                   int(stamps is not None), tsval, tsecr, int(bool(options) and not canonical), installed[key])
+    bits = {name: flags >> n & 1 for n, name in enumerate(("fin", "syn", "rst", "psh", "has_ack", "urg", "ece", "cwr"))}
+    return Segment(None, key, payload, seq, ack, window, **bits, ecn=packet[1] & 3, has_ts=int(stamps is not None),
+                   tsval=tsval, tsecr=tsecr, options=int(bool(options) and not canonical), qp=installed[key])

@@ -186,6 +186,7 @@ class Qp:
     recv_cq: int = 0
     send_cq: int = 1
     alive: bool = True
+    reason: Reason = Reason.NONE
     posted: list = field(default_factory=list)
     reads: list = field(default_factory=list)    # [stag, to, length, wr_id, octets so far]
     wqe: Wqe | None = None               # of the open Send
@@ -220,13 +221,13 @@ class RdmapModel:
 
     def ulpdu(self, slot, header, ulpdu, status=Reason.NONE):
         """One ULPDU: its record's 48 header bytes, its own bytes, and the LLP's verdict."""
-        seen = self.ddp.segment(slot, header, len(ulpdu))
+        seen = None if status else self.ddp.segment(slot, header, len(ulpdu))
         qp = self.qps.get(slot)
-        if qp is None or not qp.alive:
+        if qp is None or not (qp.alive or (qp.reason == Reason.PEER_FIN and status == Reason.PEER_RESET)):
             self._count("rx_after_error")
             return
         try:
-            if status:
+            if seen is None:
                 raise StreamError(status)
             self._headers(qp, seen, len(ulpdu))
             payload = ulpdu[seen.skip - 2:]
@@ -246,11 +247,13 @@ class RdmapModel:
         except StreamError as error:
             if error.status is not None:
                 self._cqe(qp, qp.recv_cq, error.status, error.wqe.index, 0, solicited=opcode in (5, 6))
-            kind = EventType.TERMINATE_RECEIVED if error.reason == Reason.TERMINATED else EventType.QP_ERROR
+            kind = {Reason.TERMINATED: EventType.TERMINATE_RECEIVED, Reason.PEER_FIN: EventType.FIN_RECEIVED,
+                    Reason.PEER_FIN_DIRTY: EventType.FIN_RECEIVED,
+                    Reason.PEER_RESET: EventType.RST_RECEIVED}.get(error.reason, EventType.QP_ERROR)
             self._event(qp, kind, error.reason, header)
             self._count("err_" + error.reason.name.lower())
             self.died.append((slot, error.reason))
-            qp.alive = False
+            qp.alive, qp.reason = False, error.reason
 
     def _count(self, name):
         self.counts[name] = self.counts.get(name, 0) + 1

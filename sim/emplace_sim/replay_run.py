@@ -296,7 +296,7 @@ class PlanRun(Bench):
         wall, counters, cycles, begin = time.monotonic(), {}, 0, self.cycle()
         self._host_done = True
         try:
-            await self.start(events=64, tick=TICK)
+            await self.start(events=64, tick=TICK, delack=1)
             await self.prepare()
             self._host_done = False
             cocotb.start_soon(self._host())

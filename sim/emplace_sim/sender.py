@@ -53,6 +53,7 @@ class Flow:
         return made
 
     def cut(self, stream, mss=None):
-        """Frames that carry ``stream`` in segments of ``mss`` bytes."""
+        """Frames that carry ``stream`` in segments of ``mss`` bytes, the last one with PSH, as stacks send it."""
         mss = mss or self.mss
-        return [self.push(stream[at:at + mss]) for at in range(0, len(stream), mss)]
+        return [self.push(stream[at:at + mss], flags=0x10 if at + mss < len(stream) else 0x18)
+                for at in range(0, len(stream), mss)]

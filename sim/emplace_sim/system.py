@@ -18,6 +18,8 @@ from .xgmii import XgmiiDriver, XgmiiMonitor, finish
 __all__ = ["PERIOD_NS", "Bench", "Link"]
 
 PERIOD_NS = 8
+#: Short ticks, so that a late ACK comes soon.
+CLOCK = {"tick": 500, "delack": 2}
 ALL_RIGHTS = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ
 
 
@@ -40,10 +42,9 @@ class Link:
     async def deliver(self, stream, mss=None, *, patience=4000, tries=30):
         """Send ``stream`` and send again what is not acknowledged, as a peer's TCP does; True once all is."""
         mss = mss or self.flow.mss
-        frames = []
-        for at in range(0, len(stream), mss):
-            frame = self.flow.push(stream[at:at + mss])
-            frames.append((self.flow.seq, frame))
+        start, frames = self.flow.seq, []
+        for n, frame in enumerate(self.flow.cut(stream, mss)):
+            frames.append(((start + min((n + 1) * mss, len(stream))) & 0xFFFFFFFF, frame))
         for _ in range(tries):
             for end, frame in frames:
                 if 0 < (end - self.acked) & 0xFFFFFFFF < 1 << 31:
@@ -113,7 +114,7 @@ class Bench:
         dut.rst.value = 0
         self.bus.start()
         await ClockCycles(dut.clk, 4)
-        self.device = await Device(self.bus, seed=self.seed).open(**opening)
+        self.device = await Device(self.bus, seed=self.seed).open(**{**CLOCK, **opening})
         return self
 
     async def stop(self):

@@ -339,6 +339,40 @@ def test_a_stream_that_ends():
     session(script)
 
 
+def test_a_peer_that_closes_its_side():
+    """A FIN between FPDUs: still looked up and alive, no receive; RST, a dirty FIN or REMOVE_QP then end it."""
+    CLOSING = abi.QpState.CLOSING
+
+    async def script(ctx, host):
+        for qp in (3, 4, 5, 6):
+            await host.install(ctx, 0x30 + qp)
+        host.log.clear()
+        for qp in (3, 4, 5):
+            await host.die(ctx, 0, qp, REASON.PEER_FIN)
+        await host.die(ctx, 0, 6, REASON.PEER_FIN_DIRTY)
+        while ("token", TokenOp.KILL, 6) not in host.log:
+            await ctx.tick()
+        assert host.log == [("delete", 6), ("token", TokenOp.KILL, 6)]
+        assert ctx.get(host.dut.alive) == 0b111000
+        assert await host.state(ctx, 0x33) == (CLOSING, REASON.PEER_FIN)
+        assert await host.state(ctx, 0x36) == (ERROR, REASON.PEER_FIN_DIRTY)
+        assert await host.do(ctx, OP.EXPECT_READ, qpn=0x33) is STATUS.BAD_STATE
+        host.log.clear()
+        await host.die(ctx, 0, 3, REASON.PEER_RESET)
+        while ("token", TokenOp.KILL, 3) not in host.log:
+            await ctx.tick()
+        assert await host.state(ctx, 0x33) == (ERROR, REASON.PEER_RESET)
+        assert ctx.get(host.dut.alive) == 0b110000
+        host.log.clear()
+        assert await host.do(ctx, OP.REMOVE_QP, qpn=0x34) is STATUS.OK
+        assert host.log[:3] == [("delete", 4), ("token", TokenOp.KILL, 4), ("token", TokenOp.REMOVE, 4)]
+        await host.die(ctx, 1, 5, REASON.PEER_FIN)           # again: it is as it was
+        await idle(ctx, 60)
+        assert await host.state(ctx, 0x35) == (CLOSING, REASON.PEER_FIN) and ctx.get(host.dut.alive) == 0b100000
+
+    session(script)
+
+
 def test_deaths_never_wait():
     """While a token is stuck and everybody dies, repeatedly, on both ports: all reports are taken at once."""
     async def script(ctx, host):

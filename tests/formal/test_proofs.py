@@ -15,8 +15,9 @@ TRIED = 2
 
 
 #: Half a minute and more: whether the proof holds; its mutants and covers.
-SLOW = {"guard, 8 bytes", "protect, check", "protect, table"}
-SLOW_MUTANTS = {"protect, table", "protect, memory"}
+SLOW = {"guard, 8 bytes", "protect, check", "protect, table", "queue, block memory", "async queue",
+        "async queue, drop", "realigner"}
+SLOW_MUTANTS = {"protect, table", "protect, memory", "async queue", "async queue, drop"}
 
 
 def case(proof, *more, slow, name=None):
@@ -36,14 +37,14 @@ def test_reaches_its_covers(tmp_path, proof):
 
 
 @pytest.mark.parametrize("proof, n", [case(p, n, slow=SLOW_MUTANTS, name=f"{p.name}: {p.mutants[n].name}")
-                                      for p in PROOFS for n in range(TRIED)])
+                                      for p in PROOFS for n in range(min(TRIED, len(p.mutants)))])
 def test_mutant_fails(tmp_path, proof, n):
     assert proof.catches(n, tmp_path)
 
 
 def test_every_mutation_applies():
     for proof in PROOFS:
-        assert len(proof.mutants) >= 2
+        assert proof.mutants
         for mutation in proof.mutants:
             assert mutant(mutation.target, mutation.old, mutation.new) is not mutation.target
     with pytest.raises(ValueError, match="must occur once"):

@@ -18,7 +18,7 @@ from emplace_sim.plain import fate
 
 CONFIG = PROFILES["tiny"]
 NAMES = [c.name for c in COUNTERS if c.layer == "ip"]
-FIELDS = ("seq", "ack", "window", "psh", "ecn", "ece", "cwr", "has_ts", "options")
+FIELDS = ("seq", "ack", "window", "psh", "syn", "fin", "rst", "urg", "has_ack", "ecn", "ece", "cwr", "has_ts", "options")
 LOCAL, REMOTE, PORT, PEER = 0x0A000001, 0x0A000002, 7471, 40000
 CANONICAL = [("NOP", None), ("NOP", None), ("Timestamp", (0x01020304, 0xA0B0C0D0))]
 

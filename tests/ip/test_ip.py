@@ -35,7 +35,7 @@ def test_every_field():
     frames = [frame(rng.randbytes(rng.randrange(30)), seq=rng.getrandbits(32), ack=rng.getrandbits(32),
                     window=rng.getrandbits(16), flags=flags, ip_tos=rng.getrandbits(8), ip_ttl=rng.randrange(256),
                     options=[("NOP", None), ("NOP", None), ("Timestamp", (rng.getrandbits(32), rng.getrandbits(32)))])
-              for flags in ("A", "PA", "EA", "CA", "CEPA") for _ in range(4)]
+              for flags in ("A", "PA", "EA", "CA", "CEPA", "S", "SA", "FA", "FPUA", "R", "RA", "SFRPAUEC") for _ in range(3)]
     bench = Bench(stall=0.7, idle=0.3, gap=lambda n: n % 7).run(good(frames))
     assert not any(s.drop for s in compare(bench, good(frames)))
 
@@ -103,7 +103,7 @@ def test_each_reason_has_its_counter():
                           frame(dataofs=6), frame(dataofs=15), frame(b"x" * 39, dataofs=15)],
         "rx_tcp_checksum": [patched(base, 60, b"y"), patched(base, 50, b"\0"), patched(base, 93, b"y"),
                                patched(base, 38, b"\1")],
-        "rx_tcp_flags": [frame(flags=f) for f in ("S", "SA", "FA", "RA", "R", "UA", "P", "")],
+        "rx_tcp_flags": [frame(flags=f) for f in ("F", "P", "U", "FPU", "E", "C", "")],
         "rx_no_connection": [frame(qp=1), frame(qp=3, flags="S"), frame(vlan=5), frame(vlan=0), frame(qp=0x4000)],
         "rx_no_slot": [frame(b"x" * 2049), frame(b"x" * 5000)],
     }

@@ -6,6 +6,7 @@ import pytest
 
 from emplace.control.records import RecordKind, TokenOp
 from emplace.llp import UlpduStatus
+from emplace.tcp.records import StreamEnd
 from emplace_sim.fpdu import build_fpdu, split_fpdus
 
 from .bench import Bench, Result, parts
@@ -444,6 +445,34 @@ def test_lease(stall):
 
     bench = Bench(stall=stall).run(script)
     assert bench.statuses(3) == [LEASE] and bench.statuses(9) == [OK] and not bench.leaks()
+
+
+@pytest.mark.parametrize("stall", [0, 0.4])
+def test_how_a_stream_ends(stall):
+    """FIN between FPDUs and within one, RESET, and RESET behind FIN: told once each, behind all ULPDUs; slots come back."""
+    rng = random.Random(8)
+    fpdu = write(100, rng)
+    ends = {2: [StreamEnd.FIN], 3: [StreamEnd.FIN], 4: [StreamEnd.RESET], 5: [StreamEnd.FIN, StreamEnd.RESET],
+            6: [StreamEnd.FIN]}
+
+    async def script(bench):
+        for qp in ends:
+            await bench.install(qp)
+            assert await bench.feed(qp, fpdu) == Result(len(fpdu), 0, 0, 0)
+        for qp in (3, 4):
+            assert (await bench.feed(qp, fpdu[:50])).kept
+        assert (await bench.feed(6, fpdu[:1])).kept
+        for qp, hows in ends.items():
+            for how in hows:
+                got = await bench.request({"qp": qp, "slot": rng.randrange(20), "length": rng.randrange(9), "end": how})
+                assert got == Result(0, 0, 0, 0)
+            assert await bench.feed(qp, fpdu) == Result(0, 0, 0, 1)
+
+    bench = Bench(stall=stall).run(script)
+    S = UlpduStatus
+    assert {qp: bench.statuses(qp) for qp in ends} == {
+        2: [OK, S.FIN], 3: [OK, S.FIN_DIRTY], 4: [OK, S.RESET], 5: [OK, S.FIN, S.RESET], 6: [OK, S.FIN_DIRTY]}
+    assert not bench.leaks()
 
 
 def test_lease_runs_out_while_the_rest_is_walked():

@@ -25,7 +25,8 @@ from emplace_sim.rdmap_model import Qp, RdmapModel, Region, Wqe, refusal, refuse
 
 TINY = PROFILES["tiny"]
 LLP = {Reason.NONE: UlpduStatus.OK, Reason.FPDU_LENGTH: UlpduStatus.LENGTH, Reason.FPDU_CRC: UlpduStatus.CRC,
-       Reason.SLOT_LEASE: UlpduStatus.LEASE}
+       Reason.SLOT_LEASE: UlpduStatus.LEASE, Reason.PEER_FIN: UlpduStatus.FIN, Reason.PEER_FIN_DIRTY: UlpduStatus.FIN_DIRTY,
+       Reason.PEER_RESET: UlpduStatus.RESET}
 
 
 class Chain(wiring.Component):

@@ -47,6 +47,9 @@ ERRORS = {
     "llp_length": (lambda b: b.ulpdu(tagged(WRITE, A, BASE, b"z"), status=Reason.FPDU_LENGTH), "FPDU_LENGTH", 0x1000),
     "llp_crc": (lambda b: b.ulpdu(tagged(WRITE, 5, 5, b"z"), status=Reason.FPDU_CRC), "FPDU_CRC", 0x2002),
     "llp_lease": (lambda b: b.ulpdu(untagged(SEND, 1, b"z"), status=Reason.SLOT_LEASE), "SLOT_LEASE", 0x1000),
+    "llp_fin": (lambda b: b.ulpdu(b"", status=Reason.PEER_FIN), "PEER_FIN", 0),
+    "llp_fin_dirty": (lambda b: b.ulpdu(untagged(SEND, 1, b"z"), status=Reason.PEER_FIN_DIRTY), "PEER_FIN_DIRTY", 0),
+    "llp_reset": (lambda b: b.ulpdu(untagged(15, 1, b"z"), status=Reason.PEER_RESET), "PEER_RESET", 0),
     "llp_error_of_a_claimed_send": (lambda b: posted(b).ulpdu(untagged(SEND, 1), status=Reason.FPDU_CRC, claimed=True),
                                     "FPDU_CRC", 0x2002),
     "runt": (lambda b: b.ulpdu(b"\0\5" + untagged(SEND, 1)[2:7]), "FPDU_LENGTH", 0x1000),
@@ -145,6 +148,10 @@ ERRORS = {
 }
 
 
+EVENTS = {"TERMINATED": EventType.TERMINATE_RECEIVED, "PEER_FIN": EventType.FIN_RECEIVED,
+          "PEER_FIN_DIRTY": EventType.FIN_RECEIVED, "PEER_RESET": EventType.RST_RECEIVED}
+
+
 @pytest.mark.parametrize("name", ERRORS)
 def test_error(name):
     do, reason, code, *blamed = ERRORS[name]
@@ -163,15 +170,28 @@ def test_error(name):
     assert bench.counts["rx_after_error"] == 6 and bench.counts["err_" + reason.lower()] == 1
     events = [effect[1] for effect in bench.effects if effect[0] == "event"]
     assert [(e["type"], e["reason"], e["terminate"]) for e in events] == [
-        (EventType.TERMINATE_RECEIVED if reason == "TERMINATED" else EventType.QP_ERROR, Reason[reason], code)]
+        (EVENTS.get(reason, EventType.QP_ERROR), Reason[reason], code)]
     statuses = [effect[2]["status"] for effect in bench.effects if effect[0] == "cqe"]
     assert [s for s in statuses if s] == blamed
     assert not any(b"after" in effect[3] for effect in bench.effects if effect[0] == "place")
 
 
 def test_every_reason_of_this_layer_has_a_case():
-    elsewhere = {"NONE", "CQ_OVERFLOW", "NOT_NOW", "READ_STAG", "READ_PD", "READ_ACCESS", "READ_WRAP", "READ_BOUNDS"}
+    elsewhere = {"NONE", "CQ_OVERFLOW", "NOT_NOW", "READ_STAG", "READ_PD", "READ_ACCESS", "READ_WRAP", "READ_BOUNDS",
+                 "SQ_WQE", "RETRY_LIMIT", "SOURCE_FETCH", "SQ_FETCH", "SOURCE_REVOKED", "SOURCE_ACCESS"}
     assert {case[1] for case in ERRORS.values()} == {reason.name for reason in Reason} - elsewhere
+
+
+def test_a_reset_behind_the_peers_fin():
+    """The FPDUs before the FIN are placed first; the reset is reported once; behind another error it is not."""
+    bench = Bench(REGIONS).install(3).install(4)
+    bench.ulpdu(tagged(WRITE, A, BASE, b"before")).ulpdu(b"", status=Reason.PEER_FIN)
+    for _ in range(2):
+        bench.ulpdu(b"", status=Reason.PEER_RESET)
+    bench.ulpdu(b"", 4, status=Reason.PEER_FIN_DIRTY).ulpdu(b"", 4, status=Reason.PEER_RESET).run()
+    assert bench.died == [(3, Reason.PEER_FIN), (3, Reason.PEER_RESET), (4, Reason.PEER_FIN_DIRTY)]
+    assert [e[0] for e in bench.effects][:2] == ["place", "event"]
+    assert bench.counts["rx_after_error"] == 2
 
 
 def test_write_to_a_qp_without_remote_write():

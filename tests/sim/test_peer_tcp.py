@@ -570,9 +570,10 @@ def test_nobody_listens():
     peer.receive(build(ends, Tcp(10, 77, ACK)), 0)
     peer.receive(build(ends, Tcp(10, 77, RST)), 0)
     assert [(s.seq, s.ack, s.flags) for _, s in map(parse, peer.poll(0))] == [(0, 11, RST | ACK), (77, 0, RST)]
-    peer.receive(build(Ends(1, 3, 1, 3, 1, 1), Tcp(1)), 0)
+    peer.receive(build(Ends(1, MACS[0], 1, 3, 1, 1), Tcp(1)), 0)
+    peer.receive(build(Ends(MACS[1], 7, IPS[1], IPS[0], 1, 2), Tcp(1)), 0)
     peer.receive(bytes(60), 0)
-    assert peer.poll(0) == [] and peer.counts == {"no connection": 3, "for others": 1, "not IPv4": 1}
+    assert peer.poll(0) == [] and peer.counts == {"no connection": 3, "for others": 2, "not IPv4": 1}
 
 
 def test_orderly_close():

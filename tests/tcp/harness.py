@@ -6,9 +6,11 @@ from collections import Counter
 from amaranth.sim import Simulator
 
 from emplace import abi
+from emplace.abi import HistoryKind
 from emplace.config import NicConfig
 from emplace.control.records import RecordKind, TokenOp
 from emplace.tcp.layer import Tcp
+from emplace.tcp.records import StreamEnd
 from emplace_sim import words
 from emplace_sim.tcp_model import Receiver, Walk
 
@@ -28,15 +30,17 @@ def install(qp=0, **fields):
 
 
 class Bench:
-    """``policy(qp, octets) -> Walk`` is mpa's mind. ``walks``: (qp, octets) in order; ``acks``: (qp, frame)."""
+    """``policy(qp, octets) -> Walk`` is mpa's mind. ``walks``: (qp, octets) in order; ``acks``: frames; ``ends``: (qp,
+    how, walks before); ``notes``: HistoryNotes."""
 
-    def __init__(self, seed=1, stall=0.3, config=CONFIG, policy=None, keep=(1, 60), ack_stall=None):
+    def __init__(self, seed=1, stall=0.3, config=CONFIG, policy=None, keep=(1, 60), ack_stall=None, delack=0):
         self.config, self.dut = config, Tcp(config)
         self.rng, self.stall = random.Random(seed), stall
         self.ack_stall = stall if ack_stall is None else ack_stall
         self.policy = policy or (lambda qp, octets: Walk(len(octets)))
+        self.delack = delack
         self.keep = keep                         # cycles that mpa keeps a slot for
-        self.walks, self.acks, self.tokens = [], [], []
+        self.walks, self.acks, self.tokens, self.ends, self.notes = [], [], [], [], []
         self.counters = Counter()
         self.taken = [bytearray() for _ in range(config.qps)]
         self.walk_times = []                     # (valid, taken, result taken), in cycles
@@ -76,9 +80,13 @@ class Bench:
     async def _watch(self, ctx):
         dut = self.dut
         ctx.set(dut.now, self.now)
+        ctx.set(dut.delack, self.delack)
         while True:
-            _, _, count, free = await ctx.tick().sample(dut.count, dut.free_count)
+            _, _, count, free, note, record = await ctx.tick().sample(dut.count, dut.free_count, dut.note, dut.note_record)
             self.cycle += 1
+            if note:
+                self.notes.append((int(record.qp), HistoryKind(int(record.kind)), int(record.detail), int(record.flags),
+                                   int(record.seq), int(record.ack)))
             for name in NAMES:
                 if int(count[name]):
                     self.counters[name] += 1
@@ -100,11 +108,15 @@ class Bench:
             qp, slot, offset, length = (int(ctx.get(p[name])) for name in ("qp", "slot", "offset", "length"))
             is_token = ctx.get(p.kind) == RecordKind.TOKEN
             token = (ctx.get(p.token.op), int(ctx.get(p.token.qp)))
+            end = ctx.get(p.end)
             await ctx.tick()
             ctx.set(dut.walk.ready, 0)
             self.busy += 1
             if is_token:
                 self.tokens.append(token)
+                result = Walk(0)
+            elif end != StreamEnd.NONE:
+                self.ends.append((qp, end.name, len(self.walks)))
                 result = Walk(0)
             else:
                 assert 1 <= length and offset + length <= 2048
@@ -206,13 +218,15 @@ class Bench:
             ctx.set(dut.slot_write.valid, 0)
         return slot
 
-    async def segment(self, ctx, qp, seq, payload=b"", *, ack=None, window=100, tsval=None, options=False):
+    async def segment(self, ctx, qp, seq, payload=b"", *, ack=None, window=100, tsval=None, options=False, marked=False,
+                      **flags):
         slot = await self.fill(ctx, payload) if payload else self.rng.randrange(self.config.slots)
         self.mine.discard(slot) if payload else None
         await self.put(ctx, self.dut.segments, {
             "kind": RecordKind.DATA, "qp": qp, "slot": slot, "length": len(payload), "seq": seq & 0xFFFFFFFF,
             "ack": (self.installed[qp]["snd_nxt"] if ack is None else ack) & 0xFFFFFFFF, "window": window,
-            "has_ts": int(tsval is not None), "tsval": (tsval or 0) & 0xFFFFFFFF, "options": int(options)})
+            "has_ts": int(tsval is not None), "tsval": (tsval or 0) & 0xFFFFFFFF, "options": int(options),
+            "ecn": 3 if marked else 0, "has_ack": 1, **{name: int(value) for name, value in flags.items()}})
 
     async def token(self, ctx, op, qp=0):
         """Send a token and wait until it has come out."""
@@ -236,8 +250,9 @@ class Bench:
         cmd = self.installed[qp]
         return Receiver(rcv_nxt=cmd["rcv_nxt"], rcv_wnd=cmd["rcv_wnd"], walk=lambda octets: self.policy(qp, octets),
                         snd_nxt=cmd["snd_nxt"], snd_wnd=cmd["snd_wnd"], snd_wscale=cmd["snd_wscale"],
-                        timestamps=bool(cmd["flags"] & abi.QpFlags.TIMESTAMPS), ts_recent=cmd["ts_recent"],
-                        ts_set=self.now)
+                        ts_recent=cmd["ts_recent"], ts_set=self.now, delayed=bool(self.delack),
+                        **{name.lower(): bool(cmd["flags"] & abi.QpFlags[name])
+                           for name in ("TIMESTAMPS", "SACK", "ECN", "DCTCP")})
 
     def set_alive(self, ctx, qp, alive):
         self.alive = self.alive & ~(1 << qp) | alive << qp

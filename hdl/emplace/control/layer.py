@@ -58,10 +58,10 @@ class Control(wiring.Component):
     died : ``In(stream.Signature(Died(config))).array(2)``
         Streams that rdmap (0) and queues (1) have ended. Always taken.
     alive : ``Out(qps)``
-        Bit n: QP slot n is in RTS, or held.
+        Bit n: QP slot n is in RTS, CLOSING or HELD.
     cmd : ``Out(InstallCommand)``
         The command under way.
-    now, lease : ``Out(32)``
+    now, lease : ``Out(32)``, delack : ``Out(11)``
         Ticks.
     hold, released, reached
         Holds: orders to ip, and what ip and frames say.
@@ -100,6 +100,7 @@ class Control(wiring.Component):
             "cmd":           Out(InstallCommand),
             "now":           Out(32),
             "lease":         Out(32),
+            "delack":        Out(11),
             "guard_ranges":  Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
             "event_ring":    Out(EventRing),
             "frame_ring":    Out(FrameRing),
@@ -148,7 +149,7 @@ class Control(wiring.Component):
             sequencer.check.eq(check.status), sequencer.deaths_empty.eq(deaths.empty),
             sequencer.upload.eq(self.upload),
             self.alive.eq(sequencer.alive), self.cmd.eq(ring.command),
-            self.now.eq(registers.now), self.lease.eq(registers.lease),
+            self.now.eq(registers.now), self.lease.eq(registers.lease), self.delack.eq(registers.delack),
             self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),
             self.frame_ring.eq(registers.frame_ring), self.frame_settings.eq(registers.frame_settings),
             holder.released.eq(self.released),

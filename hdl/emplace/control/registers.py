@@ -20,6 +20,7 @@ __all__ = ["build_hash", "capabilities", "Registers"]
 _TICK = 125_000                # 1 ms at 125 MHz
 _LEASE = 2000
 _BUFFER_LOG2 = 11              # 2 KiB
+_DELACK = 40
 _PAGE = 4096 // 8              # in words of 8 bytes
 
 
@@ -70,7 +71,7 @@ class Registers(wiring.Component):
         Every table has been cleared since the last reset.
     admin_ring : ``Out(RingConfig)``, event_ring : ``Out(EventRing)``
     frame_ring : ``Out(FrameRing)``, frame_settings : ``Out(FrameSettings)``
-    now, lease : ``Out(32)``
+    now, lease : ``Out(32)``, delack : ``Out(11)``
     guard_ranges : ``Out(data.ArrayLayout(GuardRange, guard_ranges))``
     station, mac, event_vector : ``Out(48)``, ``Out(MacSettings)``, ``Out(8)``
     pair : ``Out(10)``, counters : ``In(64)``
@@ -91,6 +92,7 @@ class Registers(wiring.Component):
             "frame_settings": Out(FrameSettings),
             "now":          Out(32),
             "lease":        Out(32),
+            "delack":       Out(11),
             "guard_ranges": Out(data.ArrayLayout(GuardRange, config.guard_ranges)),
             "station":      Out(48),
             "mac":          Out(MacSettings),
@@ -126,7 +128,7 @@ class Registers(wiring.Component):
         # 32-bit registers come in pairs of one word.
         tick_word, _ = _word("TICK")
         tick_now, tick_selected = held(tick_word, 32, init=_TICK)
-        lease, _ = held(_word("LEASE")[0], 32, init=_LEASE)
+        waits, _ = held(_word("LEASE")[0], 64, init=_LEASE | _DELACK << 32)
         admin_sq, _ = held(_word("ADMIN_SQ_LO")[0], 64)
         admin_cq, _ = held(_word("ADMIN_CQ_LO")[0], 64)
         event_base, _ = held(_word("EVENT_LO")[0], 64)
@@ -140,7 +142,7 @@ class Registers(wiring.Component):
         m.d.comb += [
             self.frame_ring.base.eq(frame_base[12:]), self.frame_ring.completions.eq(frame_completions[12:]),
             self.frame_settings.eq(Cat(frame_bits[:3], buffer_log2[:5], self.station)),
-            self.lease.eq(lease),
+            self.lease.eq(waits[:32]), self.delack.eq(waits[32:]),
             self.admin_ring.sq_base.eq(admin_sq[12:]), self.admin_ring.cq_base.eq(admin_cq[12:]),
             self.event_ring.base.eq(event_base[12:]),
         ]
@@ -235,7 +237,7 @@ class Registers(wiring.Component):
             for number, value in words.items():
                 with m.Case(number):
                     m.d.comb += result.eq(value)
-            for number, value in ((tick_word, Cat(tick_now, self.now)), (_word("LEASE")[0], lease),
+            for number, value in ((tick_word, Cat(tick_now, self.now)), (_word("LEASE")[0], waits),
                                   (_word("ADMIN_SQ_LO")[0], admin_sq), (_word("ADMIN_CQ_LO")[0], admin_cq),
                                   (_word("ADMIN_LOG2")[0], admin_readback), (_word("EVENT_LO")[0], event_base),
                                   (_word("EVENT_LOG2")[0], event_readback), (lock_word, lock),

@@ -17,6 +17,7 @@ from .records import Token, TokenOp, UploadPart
 __all__ = ["Sequencer"]
 
 _COMMAND_WORDS = abi.COMMAND_BYTES // 8
+_ALIVE = (abi.QpState.RTS, abi.QpState.CLOSING, abi.QpState.HELD)     # TCP works for it
 _FIRST_PAGE_WORD = 2           # of WRITE_PAGES: where its addresses begin
 
 
@@ -45,7 +46,7 @@ class Sequencer(wiring.Component):
     holds, held : ``Out(stream.Signature(HoldOrder(config)))``, ``In(stream.Signature(HoldAnswer))``
         To :class:`~emplace.control.hold.Holder`.
     alive : ``Out(qps)``
-        Bit n: QP slot n is in RTS, or held.
+        Bit n: QP slot n is in RTS, CLOSING or HELD.
     upload : ``In(UploadPart)``
     commands, commands_refused : ``Out(1)``
         Strobes.
@@ -159,10 +160,10 @@ class Sequencer(wiring.Component):
                     self.cq_update.p.cq.eq(Mux(second, install.send_cq, install.recv_cq)),
                 ]
 
+        established = Signal()                         # TCP still works for it
+        m.d.comb += established.eq(Cat(entry.state == state for state in _ALIVE).any())
         unknown, mine = Signal(), Signal()             # the slot isn't that QP's
-        running = Signal()                             # its stream goes on
         m.d.comb += [
-            running.eq((entry.state == State.RTS) | (entry.state == State.HELD)),
             mine.eq((entry.state != State.EMPTY) & (entry.qpn == install.qpn)), unknown.eq(~mine),
         ]
 
@@ -177,7 +178,7 @@ class Sequencer(wiring.Component):
         def store(state, why=None):
             """The QP's new state."""
             m.d.comb += [qp_write.en.eq(1), qp_write.data.state.eq(state)]
-            m.d.sync += [entry.state.eq(state), self.alive.bit_select(qp, 1).eq(state in (State.RTS, State.HELD))]
+            m.d.sync += [entry.state.eq(state), self.alive.bit_select(qp, 1).eq(int(state in _ALIVE))]
             if why is not None:
                 m.d.comb += qp_write.data.reason.eq(why)
 
@@ -206,7 +207,11 @@ class Sequencer(wiring.Component):
                     m.next = "DISPATCH"
 
             with m.State("DYING"):
-                with m.If(running):
+                with m.If(reason == abi.Reason.PEER_FIN):
+                    m.next = "IDLE"
+                    with m.If(entry.state == State.RTS):
+                        store(State.CLOSING, reason)   # it still answers, and the card's side may go on
+                with m.Elif(established):
                     store(State.ERROR, reason)
                     stop(TokenOp.KILL)
                 with m.Else():                         # it has been stopped already
@@ -242,7 +247,7 @@ class Sequencer(wiring.Component):
                         with m.Case(Opcode.REMOVE_QP, Opcode.FLUSH_QP):
                             with m.If(unknown):
                                 complete(Status.BAD_QPN)
-                            with m.Elif(running):
+                            with m.Elif(established):
                                 store(State.ERROR, abi.Reason.NONE)
                                 stop(TokenOp.KILL)
                             with m.Elif(opcode == Opcode.REMOVE_QP):

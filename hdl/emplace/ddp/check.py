@@ -8,7 +8,7 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..control.records import InstallCommand, RecordKind, TokenOp, UploadPart
-from ..llp import UlpduRecord
+from ..llp import UlpduRecord, UlpduStatus
 from .records import TAGGED_HEADER, UNTAGGED_HEADER, DdpSegment, wire_field
 
 __all__ = ["SegmentCheck"]
@@ -21,8 +21,8 @@ class SegmentCheck(wiring.Component):
     """Decodes DDP headers and judges them: version, queue number, sequence, offset.
 
     Keeps per QP the MSN expected on each of three queues, and the octets so far of the message open
-    on queue 0. They move with every segment; behind a stream's first error they mean nothing, and
-    nobody looks.
+    on queue 0. They move with every segment that the LLP has found whole; behind a stream's first error they
+    mean nothing, and nobody looks.
 
     Throughput: one segment every 3 cycles. Latency: 3 cycles. Tokens: 3 cycles, INSTALL 6, UPLOAD 5.
 
@@ -72,6 +72,7 @@ class SegmentCheck(wiring.Component):
             size.eq(Mux(tagged, TAGGED_HEADER, UNTAGGED_HEADER)),
             qn.eq(wire_field(i.p.header, 8, 4)),
         ]
+        whole = i.p.status == UlpduStatus.OK
         mo = wire_field(i.p.header, 16, 4)
         last = control[6]
 
@@ -117,8 +118,8 @@ class SegmentCheck(wiring.Component):
                 with m.If(room):
                     m.d.comb += [
                         i.ready.eq(1),
-                        msn_write.en.eq(~token & ~tagged & last),
-                        offset_write.en.eq(~token & ~tagged & (qn == 0)),
+                        msn_write.en.eq(~token & whole & ~tagged & last),
+                        offset_write.en.eq(~token & whole & ~tagged & (qn == 0)),
                     ]
                     m.d.sync += [
                         o.valid.eq(1),

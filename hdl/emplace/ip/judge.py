@@ -118,12 +118,14 @@ class Judge(wiring.Component):
             m.d.sync += [
                 record.slot.eq(self.slot), record.length.eq(self.length),
                 record.seq.eq(self.seq), record.ack.eq(self.ack), record.window.eq(self.window),
-                record.psh.eq(self.flags[3]), record.ecn.eq(self.ecn), record.ece.eq(self.flags[6]),
+                record.psh.eq(self.flags[3]), record.syn.eq(self.flags[1]), record.fin.eq(self.flags[0]),
+                record.rst.eq(self.flags[2]), record.urg.eq(self.flags[5]), record.has_ack.eq(self.flags[4]),
+                record.ecn.eq(self.ecn), record.ece.eq(self.flags[6]),
                 record.cwr.eq(self.flags[7]), record.options.eq(~self.none & ~self.canonical),
                 walk.eq(~self.none & ~self.canonical & ~wrong[5]), malformed.eq(wrong[5]), ours.eq(injected),
                 stamped.eq(~self.none & self.canonical),
                 sum_good.eq(self.tcp_good), kept.eq(self.placed),
-                odd_flags.eq((self.flags[:6] & 0b110111) != 0b010000),
+                odd_flags.eq((self.flags[:6] & 0b010110) == 0),
                 too_long.eq(self.length > config.slot_bytes), payload.eq(self.length != 0),
             ]
 

@@ -54,7 +54,8 @@ class SegmentRecord(data.StructLayout):
     seq, ack : ``unsigned(32)``
     window : ``unsigned(16)``
         As on the wire.
-    psh : ``unsigned(1)``
+    psh, syn, fin, rst, urg, has_ack : ``unsigned(1)``
+        Flags. SYN, RST or ACK was there; without ACK, ``ack`` means nothing.
     ecn : ``unsigned(2)``
         IP ECN field.
     ece, cwr : ``unsigned(1)``
@@ -67,8 +68,8 @@ class SegmentRecord(data.StructLayout):
     def __init__(self, config):
         super().__init__({
             "kind": RecordKind, "token": Token(config), "qp": config.qp_bits, "slot": config.slot_bits, "length": 12,
-            "seq": 32, "ack": 32, "window": 16, "psh": 1, "ecn": 2, "ece": 1, "cwr": 1,
-            "has_ts": 1, "tsval": 32, "tsecr": 32, "options": 1,
+            "seq": 32, "ack": 32, "window": 16, "psh": 1, "syn": 1, "fin": 1, "rst": 1, "urg": 1, "has_ack": 1, "ecn": 2,
+            "ece": 1, "cwr": 1, "has_ts": 1, "tsval": 32, "tsecr": 32, "options": 1,
         })
 
 

@@ -1,6 +1,6 @@
 """One walk after the other: which octets are cut, and what becomes of slots."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,7 +9,7 @@ from ..control.records import InstallCommand, QpIndex, RecordKind, Token, TokenO
 from ..ip.records import SlotWrite
 from ..llp import UlpduStatus
 from ..stream.scrub import scrub
-from ..tcp.records import SlotIndex, WalkRequest, WalkResult
+from ..tcp.records import SlotIndex, StreamEnd, WalkRequest, WalkResult
 from .records import Outcome, Piece, StreamState, Verdict
 
 __all__ = ["Walk"]
@@ -90,10 +90,10 @@ class Walk(wiring.Component):
         state, known = Signal(StreamState(config)), Signal()
         m.d.comb += [save.addr.eq(self.qp), save.data.eq(state)]
 
-        # The request: octets, a token, or a lease that ran out.
+        # The request: octets, their end, a token, or a lease that ran out.
         slot, offset, length = Signal(config.slot_bits), Signal(11), Signal(12)
         token = Signal(Token(config))
-        is_token, is_lease = Signal(), Signal()
+        is_token, is_lease, end_of = Signal(), Signal(), Signal(StreamEnd)
         continues = Signal()             # the reader begins in the unfinished slot
         outcome = Signal(Outcome)
         enough = Signal()                # a slot may become unfinished
@@ -147,7 +147,7 @@ class Walk(wiring.Component):
                 m.d.sync += [
                     slot.eq(self.walk.p.slot), offset.eq(self.walk.p.offset), length.eq(self.walk.p.length),
                     token.eq(self.walk.p.token), is_token.eq(self.walk.p.kind == RecordKind.TOKEN),
-                    is_lease.eq(self.expired.valid),
+                    is_lease.eq(self.expired.valid), end_of.eq(self.walk.p.end),
                     continues.eq(at_hand & state.open),
                     result.as_value().eq(0),
                 ]
@@ -168,7 +168,7 @@ class Walk(wiring.Component):
                 m.d.sync += [state.eq(load.data), known.eq(1)]
                 m.next = "LOOK"
             with m.State("LOOK"):            # what kind of request is it? Again, if the reader began in the wrong slot
-                with m.If(is_lease | is_token):
+                with m.If(is_lease | is_token | (end_of != StreamEnd.NONE)):
                     m.d.comb += self.read_flush.eq(1)
                     m.next = "NOTICE"
                 with m.Elif(~state.alive):
@@ -254,18 +254,23 @@ class Walk(wiring.Component):
                         m.d.comb += self.appended.eq(1)
                         m.d.sync += result.consumed.eq(length)
                         m.next = "ANSWER"
-            with m.State("NOTICE"):          # a token, or a lease that ran out: for room for the record
+            with m.State("NOTICE"):          # a token, an end, or a lease that ran out: for room for the record
                 m.d.comb += self.notice.valid.eq(1)
                 with m.If(is_lease):
                     m.d.comb += self.notice.p.status.eq(UlpduStatus.LEASE)
-                with m.Else():
+                with m.Elif(is_token):
                     m.d.comb += self.notice.p.kind.eq(RecordKind.TOKEN)
+                with m.Elif(end_of == StreamEnd.RESET):
+                    m.d.comb += self.notice.p.status.eq(UlpduStatus.RESET)
+                with m.Else():
+                    m.d.comb += self.notice.p.status.eq(Mux(state.open, UlpduStatus.FIN_DIRTY, UlpduStatus.FIN))
                 with m.If(self.notice.ready):
                     m.next = "ANSWER"
-                    with m.If(is_lease):
+                    with m.If(is_lease | ~is_token):
                         give_back()
                         m.d.sync += state.alive.eq(0)
-                        m.next = "STORE"
+                        with m.If(is_lease):
+                            m.next = "STORE"
                     with m.Else():
                         m.d.sync += self.upload.open_fpdu.eq(state.open & (token.op == TokenOp.UPLOAD))
                         with m.Switch(token.op):

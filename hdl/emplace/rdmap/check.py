@@ -107,6 +107,12 @@ class HeaderCheck(wiring.Component):
                     m.d.comb += reason.eq(Reason.FPDU_LENGTH)
                 with m.Case(UlpduStatus.CRC):
                     m.d.comb += reason.eq(Reason.FPDU_CRC)
+                with m.Case(UlpduStatus.FIN):
+                    m.d.comb += reason.eq(Reason.PEER_FIN)
+                with m.Case(UlpduStatus.FIN_DIRTY):
+                    m.d.comb += reason.eq(Reason.PEER_FIN_DIRTY)
+                with m.Case(UlpduStatus.RESET):
+                    m.d.comb += reason.eq(Reason.PEER_RESET)
                 with m.Default():
                     m.d.comb += reason.eq(Reason.SLOT_LEASE)
         with m.Elif(bad.version & ~bad.runt):

@@ -55,7 +55,7 @@ class Execute(wiring.Component):
         To :class:`~emplace.rdmap.reads.ReadQueue`.
     commands : ``Out(stream.Signature(PlaceCommand(config)))``
     died : ``Out(stream.Signature(Died(config)))``
-        At most one for each time that a QP is installed.
+        At most one for each time that a QP is installed, and a PEER_RESET behind a PEER_FIN.
     upload : ``Out(UploadPart)``
         ``reason``, from the latest UPLOAD token on.
     count : ``Out(abi.counter_layout("rdmap"))``
@@ -179,7 +179,10 @@ class Execute(wiring.Component):
                     m.next = "START"
 
             with m.State("START"):       # nothing: its stream's state has been read
-                alive = stream_read.data.alive
+                # A peer that has closed its side may still reset the connection.
+                alive = Signal()
+                m.d.comb += alive.eq(stream_read.data.alive | ((stream_read.data.reason == Reason.PEER_FIN)
+                                                               & (now.reason == Reason.PEER_RESET)))
                 takes = alive & (now.reason == Reason.NONE) & is_send & now.first
                 with m.If(now.kind == RecordKind.TOKEN):
                     m.d.comb += stream_write.en.eq(
@@ -202,6 +205,11 @@ class Execute(wiring.Component):
                         m.next = "DRAIN"
                 with m.Elif(now.reason != Reason.NONE):
                     fail(now.reason)
+                    with m.Switch(now.reason):
+                        with m.Case(Reason.PEER_FIN, Reason.PEER_FIN_DIRTY):
+                            m.d.sync += event.eq(EventType.FIN_RECEIVED)
+                        with m.Case(Reason.PEER_RESET):
+                            m.d.sync += event.eq(EventType.RST_RECEIVED)
                 with m.Else():
                     with m.Switch(now.opcode):
                         with m.Case(RdmapOpcode.WRITE):

@@ -38,12 +38,13 @@ class StreamArbiter(wiring.Component):
             "i": In(stream.Signature(shape)).array(n),
             "o": Out(stream.Signature(shape)),
         })
+        # The latest grant; it is in the middle of a word or packet. Public to the proof only.
+        self.grant, self.busy = Signal(range(n)), Signal()
 
     def elaborate(self, platform):
         m = Module()
         n = self.n
-        grant = Signal(range(n))
-        busy = Signal()                  # the granted input is in the middle of a word or packet
+        grant, busy = self.grant, self.busy
         choice = Signal(range(n))
         m.d.comb += choice.eq(grant)
         with m.If(~busy):

@@ -94,14 +94,16 @@ class AsyncPacketQueue(wiring.Component):
             m.d[self.i_domain] += packets_in.eq(packets_in + 1)
         m.d[self.i_domain] += crossing.eq(_gray(packets_in))
 
-        # Out. The count crosses more slowly than the write pointer, so that the words are there before it.
-        arrived, seen, packets_out = Signal(bits), Signal(bits), Signal(bits)
+        # Out. The count crosses more slowly than the write pointer, so that the words are there before it. A packet that
+        # leaves because the queue is full may do so before it has been counted: then `whole` is negative for a while.
+        arrived, seen, packets_out, whole = Signal(bits), Signal(bits), Signal(bits), Signal(bits)
         m.submodules.cross = cdc.FFSynchronizer(crossing, arrived, o_domain=self.o_domain, stages=3)
         under_way, go = Signal(), Signal()
         m.d[self.o_domain] += seen.eq(Cat((arrived >> n).xor() for n in range(bits)))
         read = View(shape, store.r_data)
         m.d.comb += [
-            go.eq(under_way | (seen != packets_out) | (store.r_level >= self.depth - 2)),
+            whole.eq(seen - packets_out),
+            go.eq(under_way | (whole.any() & ~whole[-1]) | (store.r_level >= self.depth - 2)),
             o.payload.eq(read), o.valid.eq(store.r_rdy & go), store.r_en.eq(o.valid & o.ready),
         ]
         with m.If(store.r_en):

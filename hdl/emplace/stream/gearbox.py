@@ -28,11 +28,13 @@ class Widener(wiring.Component):
     def __init__(self, nbytes):
         self.nbytes = nbytes
         super().__init__({"i": In(PacketSignature(nbytes)), "o": Out(PacketSignature(2 * nbytes))})
+        # The first half of a word. Public to the proof only.
+        self.lower, self.have = Signal(8 * nbytes), Signal()
 
     def elaborate(self, platform):
         m = Module()
         i, o = self.i, self.o
-        lower, have = Signal(8 * self.nbytes), Signal()      # the first half of a word
+        lower, have = self.lower, self.have
         whole = Signal()
         m.d.comb += [
             whole.eq(have | i.p.last),
@@ -74,11 +76,13 @@ class Narrower(wiring.Component):
     def __init__(self, nbytes):
         self.nbytes = nbytes
         super().__init__({"i": In(PacketSignature(2 * nbytes)), "o": Out(PacketSignature(nbytes))})
+        # The lower half has been handed over. Public to the proof only.
+        self.upper = Signal()
 
     def elaborate(self, platform):
         m = Module()
         i, o, nbytes = self.i, self.o, self.nbytes
-        upper = Signal()                 # the lower half has been handed over
+        upper = self.upper
         short, final = Signal(), Signal()
         bits = len(i.p.empty) - 1
         m.d.comb += [

@@ -75,7 +75,7 @@ class PacketQueue(wiring.Component):
     depth : :class:`int`
         Words; a power of two.
     drop_when_full : :class:`bool`
-        True: ``i.ready`` is always high, a packet that meets a full queue is dropped whole. False:
+        True: every word is taken at once, a packet that meets a full queue is dropped whole. False:
         ``i.ready`` falls while the queue is full.
 
     Members
@@ -102,16 +102,21 @@ class PacketQueue(wiring.Component):
             "rolled_back": Out(1),
             "level":       Out(range(depth + 1)),
         })
+        # Public to the proof only. Pointers have a wrap bit: the next word to write, the end of the last committed
+        # packet, the next word to read. Then: the rest of this packet is being thrown away; the read port holds a
+        # word not yet in `o`.
+        bits = depth.bit_length() - 1
+        self.head, self.done, self.tail = (Signal(bits + 1, name=n) for n in ("head", "done", "tail"))
+        self.spoiled, self.fetched = Signal(), Signal()
+        self.store = memory.Memory(shape=PacketWord(nbytes), depth=depth, init=[])
+        self.read = self.store.read_port()
 
     def elaborate(self, platform):
         m = Module()
         i, o = self.i, self.o
         bits = self.depth.bit_length() - 1
 
-        # Pointers have a wrap bit. `head` is the next word to write, `done` the end of the last
-        # committed packet, `tail` the next word to read, `free` the oldest word still occupied.
-        head, done, tail = (Signal(bits + 1, name=n) for n in ("head", "done", "tail"))
-        spoiled = Signal()               # the rest of this packet is being thrown away
+        head, done, tail, spoiled, fetched = self.head, self.done, self.tail, self.spoiled, self.fetched
         full, alone = Signal(), Signal()
         m.d.comb += [
             self.level.eq(head - tail),
@@ -119,9 +124,9 @@ class PacketQueue(wiring.Component):
             alone.eq(done == tail),      # nothing committed is inside: waiting for room is in vain
         ]
 
-        m.submodules.store = store = memory.Memory(shape=PacketWord(self.nbytes), depth=self.depth, init=[])
+        m.submodules.store = store = self.store
         write = store.write_port()
-        read = store.read_port()
+        read = self.read
 
         giving_up = Signal()
         m.d.comb += [
@@ -144,7 +149,6 @@ class PacketQueue(wiring.Component):
                     m.d.sync += done.eq(head + 1)
 
         # Reading: memory, then an output register; the memory's word may wait in its read latch.
-        fetched = Signal()               # the read port holds a word not yet in `o`
         move, fetch = Signal(), Signal()
         m.d.comb += [
             move.eq(fetched & (o.ready | ~o.valid)),

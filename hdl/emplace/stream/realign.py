@@ -52,15 +52,20 @@ class Realigner(wiring.Component):
             "i": In(stream.Signature(RealignWord(nbytes))),
             "o": Out(PacketSignature(nbytes)),
         })
+        # Public to the proof only: the next word begins a packet; what was moved around the corner; it needs a word
+        # of its own, which ends the packet.
+        self.first, self.kept = Signal(init=1), Signal(8 * nbytes)
+        self.flushing, self.flush_empty, self.flush_err = Signal(), Signal(range(nbytes)), Signal()
 
     def elaborate(self, platform):
         m = Module()
         i, o, nbytes = self.i, self.o, self.nbytes
 
-        first = Signal(init=1)           # the next word begins a packet
+        first, kept = self.first, self.kept
+        flushing, flush_empty, flush_err = self.flushing, self.flush_empty, self.flush_err
         amount = Signal(range(nbytes))   # lanes down, around the corner
         prime = Signal()                 # the first word alone gives no output
-        rotated, kept = Signal(8 * nbytes), Signal(8 * nbytes)
+        rotated = Signal(8 * nbytes)
         m.d.comb += [amount.eq(i.p.skip - i.p.lead), prime.eq(i.p.skip > i.p.lead)]
         # A multiplexer of two for each bit of `amount`; one of all lanes would be four times as big.
         stage = i.p.data
@@ -73,7 +78,6 @@ class Realigner(wiring.Component):
         # The last word's bytes below lane `amount` fill up the word now going out; those above need another.
         filled = Signal(range(nbytes + 1))
         over = Signal()
-        flushing, flush_empty, flush_err = Signal(), Signal(range(nbytes)), Signal()
         whole = Signal()                 # the first word, moved down, is the whole packet
         free = Signal()
         m.d.comb += [

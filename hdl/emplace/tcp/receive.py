@@ -1,33 +1,51 @@
 """TCP's receive processing, one segment after the other."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import abi
-from ..control.records import InstallCommand, RecordKind, TokenOp, UploadPart
+from ..control.records import HistoryNote, InstallCommand, RecordKind, TokenOp, UploadPart
 from ..ip.records import SegmentRecord
-from .context import AckState, Context, HeldOp, HeldReply, HeldRequest, Job, JobKind, TemplateOrder
-from .records import SlotIndex, WalkRequest, WalkResult
+from .challenge import ChallengeBudget
+from .commit import Commit, Fresh
+from .compare import Compare
+from .context import (
+    AckState,
+    Block,
+    BlocksOp,
+    BlocksReply,
+    BlocksRequest,
+    Context,
+    HeldOp,
+    HeldReply,
+    HeldRequest,
+    Job,
+    JobKind,
+    TemplateOrder,
+)
+from .notes import Notes
+from .records import SlotIndex, StreamEnd, WalkRequest, WalkResult
+from .verdict import Answer, Verdict
 
-__all__ = ["Receive", "DAYS_24"]
+__all__ = ["Receive"]
 
-#: 24 days in units of 2**16 ticks of 1 ms: a TS.Recent that old says nothing (RFC 7323 5.5).
-DAYS_24 = 24 * 86_400_000 // 65536 + 1
+_NAMES = [c.name for c in abi.COUNTERS if c.layer == "tcp"]
+_FIRST = next(n for n, c in enumerate(abi.COUNTERS) if c.layer == "tcp")
 
 
 class Receive(wiring.Component):
     """Decides for each segment what is new in it, has it walked, and moves RCV.NXT by what was consumed.
 
-    Acceptance, trimming and the window follow RFC 9293 3.10.7.4, timestamps RFC 7323 3.2, 4.3 and 5.3. A segment for
-    which header prediction holds (next octet, timestamp not older, usual options, nothing held or parked) needs no
-    subtraction of its own results; all others take the slow path, which is as complete, and about 5 cycles longer.
+    Which segments are dropped, and how they are answered: :mod:`.verdict`. A segment for which header prediction holds
+    (next octet, an ACK between SND.UNA and SND.MAX, timestamp not older, usual options, none of SYN, FIN and RST,
+    nothing held, parked or closed) needs no verdict; all others take the slow path, about 6 cycles longer.
 
-    - An unacceptable segment is acknowledged and dropped, and its ACK field not looked at. One that acknowledges
-      what was never sent is counted; its data is taken all the same.
-    - SND.WND is taken from in-order segments alone. Their sequence numbers never fall, so that WL1 and WL2 would
-      tell nothing more.
+    - What is taken in order is acknowledged at once if octets before it aren't acknowledged yet, if it has PSH, fills
+      (part of) a gap, changes the CE mark, or was parked; else the ACK is late (RFC 5681 4.2). All that is out of
+      order, a duplicate, trimmed or refused is acknowledged at once.
     - What a parked connection holds is not acknowledged twice: nothing is missing that the peer could send again.
+    - A FIN in front of which octets are missing is remembered by its number; the octets beside it are held like others.
 
     Throughput: one walk at a time; the next one's request stands 5 cycles after the result of the last was taken, if
     its job is there and header prediction holds. Latency from job to walk: 3 cycles.
@@ -43,6 +61,8 @@ class Receive(wiring.Component):
         As in :class:`~.layer.Tcp`.
     ask : ``Out(stream.Signature(HeldRequest(config)))``
     reply : ``In(stream.Signature(HeldReply(config)))``
+    blocks : ``Out(stream.Signature(BlocksRequest(config)))``
+    blocks_reply : ``In(stream.Signature(BlocksReply))``
     release : ``Out(stream.Signature(SlotIndex(config), always_ready=True))``
         Slots given back.
     store : ``Out(1)``
@@ -52,13 +72,16 @@ class Receive(wiring.Component):
         Valid with ``store``.
     last_ack : ``In(32)``
         Last.ACK.sent of the job that was on offer a cycle ago.
+    delayed : ``In(1)``
+        ACKs may be late.
     order : ``Out(stream.Signature(TemplateOrder(config)))``
     evicted, freed : ``Out(1)``
         Strobe: an EVICT job is done, and has freed a slot.
     force, short, roomy : ``In(1)``
         As in :class:`~.pressure.Pressure`.
+    note, note_record : ``Out(1)``, ``Out(HistoryNote(config))``
     now, cmd, upload, count
-        As in :class:`~.layer.Tcp`; ``tx_acks`` of ``count`` is 0.
+        As in :class:`~.layer.Tcp`; of ``count`` what ACKs count is 0.
     """
 
     def __init__(self, config):
@@ -69,17 +92,22 @@ class Receive(wiring.Component):
             "walked":   In(stream.Signature(WalkResult())),
             "ask":      Out(stream.Signature(HeldRequest(config))),
             "reply":    In(stream.Signature(HeldReply(config))),
+            "blocks":   Out(stream.Signature(BlocksRequest(config))),
+            "blocks_reply": In(stream.Signature(BlocksReply)),
             "release":  Out(stream.Signature(SlotIndex(config), always_ready=True)),
             "store":    Out(1),
             "context":  Out(Context(config)),
             "ack":      Out(AckState(config)),
             "last_ack": In(32),
+            "delayed":  In(1),
             "order":    Out(stream.Signature(TemplateOrder(config))),
             "evicted":  Out(1),
             "freed":    Out(1),
             "force":    In(1),
             "short":    In(1),
             "roomy":    In(1),
+            "note":     Out(1),
+            "note_record": Out(HistoryNote(config)),
             "now":      In(32),
             "cmd":      In(InstallCommand),
             "upload":   Out(UploadPart),
@@ -88,66 +116,93 @@ class Receive(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        count = self.count
+        config, count = self.config, Signal(abi.counter_layout("tcp"))
 
         # The job in hand
-        segment, alive = Signal(SegmentRecord(self.config)), Signal()
-        qp, valid_qp = Signal(self.config.qp_bits), Signal()
-        context, dirty = Signal(Context(self.config)), Signal()
-        piece = Signal(data.StructLayout({"slot": self.config.slot_bits, "seq": 32, "offset": 11, "length": 12}))
-        token = Signal()
-        due = Signal()                   # an ACK is to be sent
+        segment, alive = Signal(SegmentRecord(config)), Signal()
+        qp, valid_qp = Signal(config.qp_bits), Signal()
+        context, dirty = Signal(Context(config)), Signal()
+        piece = Signal(data.StructLayout({"slot": config.slot_bits, "seq": 32, "offset": 11, "length": 12}))
+        token, resumed = Signal(), Signal()
+        slow = Signal()                  # not predicted
+        take = Signal()                  # what the header says is still to be taken
+        fin = Signal()                   # a FIN within the window
+        moved = Signal()                 # RCV.NXT has
+        due, late = Signal(), Signal()   # an ACK is to be sent; soon
+        early = Signal()                 # one is to be sent that says how it was before this segment
+        duplicate, dsack = Signal(), Signal(Block())
 
-        # First stage: differences. Second stage: what follows from them.
-        ahead = Signal(signed(32))       # SEG.SEQ - RCV.NXT
-        younger = Signal(signed(32))     # SEG.TSval - TS.Recent
-        acked = Signal(signed(32))       # Last.ACK.sent - SEG.SEQ
-        newly = Signal(signed(32))       # SEG.ACK - SND.UNA
-        unsent = Signal(signed(32))      # SND.NXT - SEG.ACK
-        age, window = Signal(16), Signal(32)
-        take_ack, take_ts, take_window, bad_ack, replayed = (
-            Signal(name=n) for n in ("take_ack", "take_ts", "take_window", "bad_ack", "replayed"))
-        end = Signal(signed(34))         # SEG.SEQ + SEG.LEN - RCV.NXT
-        over = Signal(signed(34))        # SEG.SEQ - right edge of the window
-        excess = Signal(signed(34))      # octets beyond it
-        old, beyond = Signal(), Signal()
-        empty, below, level, next_up = (Signal(name=n) for n in ("empty", "below", "level", "next_up"))
+        m.submodules.compare = compare = Compare(config)
+        m.submodules.verdict = verdict = Verdict(config)
+        m.submodules.commit = commit = Commit(config)
+        m.submodules.fresh = fresh = Fresh(config)
+        m.submodules.budget = budget = ChallengeBudget()
+        m.submodules.notes = notes = Notes(config)
+        c = compare.o
         m.d.comb += [
-            empty.eq(segment.length == 0), below.eq(ahead < 0), level.eq(ahead == 0),
+            compare.segment.eq(segment), compare.context.eq(context), compare.last_ack.eq(self.last_ack),
+            compare.now.eq(self.now),
+            verdict.segment.eq(segment), verdict.context.eq(context), verdict.compared.eq(c),
+            fresh.cmd.eq(self.cmd), fresh.now.eq(self.now),
+            budget.tokens.eq(context.tokens), budget.stamp.eq(context.token_stamp), budget.now.eq(self.now),
+            notes.qp.eq(qp), notes.segment.eq(segment), notes.context.eq(context), notes.length.eq(piece.length),
+            notes.counter.eq(verdict.counter), self.note.eq(notes.note), self.note_record.eq(notes.record),
+            self.count.eq(count),
         ]
+        has_data = Signal()
+        m.d.comb += has_data.eq(segment.length != 0)
 
-        # Walks and lists
+        # Walks, lists and blocks
         walked, result = Signal(), Signal(WalkResult())
-        rest = Signal(12)
-        op, for_rest = Signal(HeldOp), Signal()
+        ending, rest, edge = Signal(StreamEnd), Signal(12), Signal(32)
+        op, for_rest, blocks_op = Signal(HeldOp), Signal(), Signal(BlocksOp)
+        fin_now, untidy = Signal(), Signal()
         m.d.comb += [
             self.walk.p.kind.eq(Mux(token, RecordKind.TOKEN.value, RecordKind.DATA.value)),
             self.walk.p.token.eq(segment.token), self.walk.p.qp.eq(qp), self.walk.p.slot.eq(piece.slot),
-            self.walk.p.offset.eq(piece.offset), self.walk.p.length.eq(piece.length),
+            self.walk.p.offset.eq(piece.offset), self.walk.p.length.eq(piece.length), self.walk.p.end.eq(ending),
             self.ask.p.op.eq(op), self.ask.p.qp.eq(qp),
             self.ask.p.listed.eq(context.listed), self.ask.p.head.eq(context.head),
             self.ask.p.slot.eq(piece.slot), self.ask.p.offset.eq(piece.offset), self.ask.p.length.eq(piece.length),
             self.ask.p.seq.eq(Mux(op == HeldOp.POP, context.rcv_nxt, piece.seq)),
             self.ask.p.keep.eq(context.parked & ~self.force),
+            self.blocks.p.op.eq(blocks_op), self.blocks.p.qp.eq(qp), self.blocks.p.count.eq(context.blocks),
+            self.blocks.p.newest.eq(context.newest), self.blocks.p.block.right.eq(edge),
+            self.blocks.p.block.left.eq(Mux(blocks_op == BlocksOp.ADD, piece.seq, context.rcv_nxt)),
             self.release.p.slot.eq(piece.slot),
             self.order.p.qp.eq(qp), self.order.p.remove.eq(segment.token.op == TokenOp.REMOVE),
             rest.eq(piece.length - result.consumed),
+            commit.segment.eq(segment), commit.context.eq(context), commit.compared.eq(c), commit.now.eq(self.now),
+            commit.take.eq(take), commit.fin.eq(fin), commit.result.eq(result), commit.resumed.eq(resumed),
+            commit.whole.eq(rest == 0), commit.delayed.eq(self.delayed),
+            untidy.eq((context.blocks != 0) | context.fin_seen | (take & fin)),
             self.context.eq(context),
-            self.ack.qp.eq(qp), self.ack.rcv_nxt.eq(context.rcv_nxt), self.ack.ts_recent.eq(context.ts_recent),
-            self.ack.due.eq(due),
+            self.ack.qp.eq(qp), self.ack.due.eq(due | early), self.ack.late.eq(late),
+            self.ack.rcv_nxt.eq(context.rcv_nxt), self.ack.ts_recent.eq(context.ts_recent),
+            self.ack.ece.eq(context.ece), self.ack.blocks.eq(context.blocks), self.ack.newest.eq(context.newest),
+            self.ack.duplicate.eq(duplicate), self.ack.dsack.eq(dsack),
         ]
 
         def ask(what):
             m.d.sync += op.eq(what)
             m.next = "ASK"
 
+        def report(left, right):
+            """The ACK to come tells of a duplicate."""
+            m.d.sync += [duplicate.eq(context.sack), dsack.left.eq(left), dsack.right.eq(right)]
+
+        def dropped(name):
+            """Count and note it."""
+            m.d.comb += [count[name].eq(1), notes.dropped.eq(1), notes.counter.eq(_FIRST + _NAMES.index(name))]
+
         with m.FSM():
             with m.State("READY"):       # for a job; meanwhile the last one's context is stored
-                m.d.comb += [self.store.eq(dirty), self.job.ready.eq(1)]
+                m.d.comb += [self.store.eq(dirty), self.job.ready.eq(1), notes.answered.eq(dirty & due & slow)]
                 p = self.job.payload
                 m.d.sync += [
-                    dirty.eq(0), due.eq(0), walked.eq(0), result.as_value().eq(0), for_rest.eq(0),
-                    take_ack.eq(0), take_ts.eq(0), take_window.eq(0), bad_ack.eq(0),
+                    dirty.eq(0), due.eq(0), late.eq(0), walked.eq(0), result.as_value().eq(0), for_rest.eq(0),
+                    take.eq(0), fin.eq(0), moved.eq(0), resumed.eq(0), slow.eq(0), duplicate.eq(0),
+                    ending.eq(StreamEnd.NONE),
                 ]
                 with m.If(self.job.valid):
                     m.d.sync += [
@@ -167,77 +222,85 @@ class Receive(wiring.Component):
                         with m.Case(JobKind.EVICT):
                             m.next = "EVICT"
 
-            with m.State("DIFFER"):      # first stage
-                m.d.sync += [
-                    ahead.eq(segment.seq - context.rcv_nxt), younger.eq(segment.tsval - context.ts_recent),
-                    acked.eq(self.last_ack - segment.seq), newly.eq(segment.ack - context.snd_una),
-                    unsent.eq(context.snd_nxt - segment.ack), age.eq(self.now[16:] - context.ts_stamp),
-                    window.eq(segment.window << context.snd_wscale),
-                ]
+            with m.State("DIFFER"):      # for the first stage of the comparison
+                m.d.comb += compare.load.eq(1)
                 m.next = "PREDICT"
                 with m.If(~alive | context.failed):
-                    m.d.comb += [count.rx_dead.eq(1), self.release.valid.eq(~empty)]
+                    dropped("rx_dead")
+                    m.d.comb += self.release.valid.eq(has_data)
                     m.next = "READY"
 
-            with m.State("PREDICT"):     # second stage; header prediction
-                m.d.sync += [
-                    replayed.eq(context.timestamps & (younger < 0) & (age < DAYS_24)),
-                    take_ts.eq(context.timestamps & (acked >= 0)),
-                    take_ack.eq((newly >= 0) & (unsent >= 0)), bad_ack.eq(unsent < 0),
-                    take_window.eq(level & (newly >= 0) & (unsent >= 0)),
-                    end.eq(ahead + segment.length), over.eq(ahead - context.rcv_wnd),
-                    next_up.eq(below | level),
-                ]
-                fast = Signal()
+            with m.State("PREDICT"):     # header prediction; for the second stage
                 m.d.comb += [
-                    fast.eq(level & ~empty & ~segment.options & ~context.listed & ~context.parked & context.wide
-                            & (~context.timestamps | (segment.has_ts & (younger >= 0)))),
-                    count.rx_pure_acks.eq(empty), count.rx_fast_path.eq(fast), count.rx_slow_path.eq(~fast & ~empty),
+                    count.rx_pure_acks.eq(~has_data), count.rx_fast_path.eq(c.predicted),
+                    count.rx_slow_path.eq(~c.predicted & has_data), count.rx_urgent.eq(segment.urg),
+                    # RFC 8257 3.2: what came before the change is acknowledged as it was marked.
+                    early.eq(context.dctcp & c.remarked & c.level & c.second), self.store.eq(early),
                 ]
+                m.d.sync += [take.eq(1), slow.eq(~c.predicted), fin.eq(segment.fin)]
                 m.next = "RANGE"
-                with m.If(fast):
+                with m.If(c.predicted):
                     m.next = "WALK"
 
-            with m.State("RANGE"):       # slow path, third stage
-                m.d.sync += [
-                    old.eq(Mux(empty, below, end <= 0)), beyond.eq((over >= 0) & ~(empty & level)),
-                    excess.eq(end - context.rcv_wnd),
-                ]
-                m.next = "TRIM"
+            with m.State("RANGE"):       # for the third stage
+                m.next = "JUDGE"
 
-            with m.State("TRIM"):        # drops the unacceptable, cuts the rest at the left
-                drop = Signal()
-                m.d.comb += self.release.valid.eq(drop & ~empty)
-                with m.If(context.timestamps & ~segment.has_ts):
-                    m.d.comb += [count.rx_no_timestamp.eq(1), drop.eq(1)]
-                with m.Elif(replayed | old):
-                    m.d.comb += [count.rx_duplicate.eq(1), drop.eq(1)]
-                    m.d.sync += [due.eq(1), dirty.eq(1)]
-                with m.Elif(beyond):
-                    m.d.comb += [count.rx_beyond_window.eq(1), drop.eq(1)]
-                    m.d.sync += [due.eq(1), dirty.eq(1)]
-                with m.Elif(below & ~empty):
-                    m.d.comb += count.rx_trimmed.eq(1)
-                    m.d.sync += [piece.seq.eq(context.rcv_nxt), piece.offset.eq((-ahead)[:11]),
-                                 piece.length.eq(end[:12])]
-                m.next = "CUT"
-                with m.If(drop):
-                    m.next = "READY"
-                with m.Elif(empty):
+            with m.State("JUDGE"):       # drops the unacceptable, cuts the rest at the left
+                with m.If(verdict.drop):
+                    m.d.comb += [
+                        count.eq(verdict.count), self.release.valid.eq(has_data),
+                        notes.reset.eq(verdict.answer == Answer.RESET), notes.dropped.eq(~notes.reset),
+                    ]
+                    with m.If(verdict.duplicate):
+                        report(segment.seq, c.right)
+                    with m.Switch(verdict.answer):
+                        with m.Case(Answer.ACK):
+                            m.d.sync += [due.eq(1), dirty.eq(1)]
+                            m.next = "READY"
+                        with m.Case(Answer.CHALLENGE):
+                            m.next = "CHALLENGE"
+                        with m.Case(Answer.RESET):
+                            m.d.sync += ending.eq(StreamEnd.RESET)
+                            m.next = "WALK"
+                        with m.Default():
+                            m.next = "READY"
+                with m.Elif(c.empty):
                     m.next = "COMMIT"
+                with m.Else():
+                    with m.If(c.below):
+                        m.d.comb += count.rx_trimmed.eq(1)
+                        m.d.sync += [piece.seq.eq(context.rcv_nxt), piece.offset.eq((-c.ahead)[:11]),
+                                     piece.length.eq(c.end[:12] - fin), due.eq(1)]
+                        report(segment.seq, context.rcv_nxt)
+                    m.next = "CUT"
+
+            with m.State("CHALLENGE"):   # an ACK, if there is a token for it
+                m.d.comb += [count.tx_challenges.eq(1), count.tx_throttled.eq(~budget.some)]
+                m.d.sync += [due.eq(budget.some), dirty.eq(budget.some)]
+                with m.If(budget.some):
+                    m.d.sync += [context.tokens.eq(budget.tokens_left), context.token_stamp.eq(budget.stamp_now)]
+                m.next = "READY"
 
             with m.State("CUT"):         # cuts it at the right
-                with m.If(excess > 0):
+                with m.If(c.excess > 0):
                     m.d.comb += count.rx_beyond_window.eq(1)
-                    m.d.sync += piece.length.eq(piece.length - excess[:12])
-                with m.If(next_up & ~context.parked):
+                    m.d.sync += [piece.length.eq(piece.length - c.excess[:12] + fin), fin.eq(0), due.eq(1)]
+                m.next = "ROUTE"
+
+            with m.State("ROUTE"):       # to the walk, or to the list
+                with m.If(piece.length == 0):
+                    m.d.comb += self.release.valid.eq(has_data)
+                    m.next = "COMMIT"
+                with m.Elif((c.below | c.level) & ~context.parked):
                     m.next = "WALK"
-                with m.Elif(self.roomy):
-                    ask(HeldOp.INSERT)
                 with m.Else():
-                    m.d.comb += [count.rx_held_dropped.eq(1), self.release.valid.eq(1)]
                     m.d.sync += due.eq(~context.parked)
                     m.next = "COMMIT"
+                    with m.If(self.roomy):
+                        ask(HeldOp.INSERT)
+                    with m.Else():
+                        dropped("rx_held_dropped")
+                        m.d.comb += self.release.valid.eq(1)
 
             with m.State("WALK"):        # for the walk to begin
                 m.d.comb += self.walk.valid.eq(1)
@@ -251,34 +314,34 @@ class Receive(wiring.Component):
                     m.next = "COMMIT"
                     with m.If(token):
                         m.next = "READY"
+                    with m.Elif(ending != StreamEnd.NONE):
+                        m.next = "ENDED"
 
             with m.State("COMMIT"):      # takes what is new into the context
-                m.d.sync += [
-                    context.rcv_nxt.eq(context.rcv_nxt + result.consumed), dirty.eq(1),
-                    take_ack.eq(0), take_ts.eq(0), take_window.eq(0), bad_ack.eq(0),
-                ]
-                m.d.comb += count.rx_bad_ack.eq(bad_ack)
-                with m.If(take_ack):
-                    m.d.sync += context.snd_una.eq(segment.ack)
-                with m.If(take_window):
-                    m.d.sync += context.snd_wnd.eq(window)
-                with m.If(take_ts):
-                    m.d.sync += [context.ts_recent.eq(segment.tsval), context.ts_stamp.eq(self.now[16:])]
+                m.d.sync += [context.eq(commit.o), dirty.eq(1), take.eq(0)]
+                m.d.comb += count.rx_ce.eq(take & c.marked)
                 with m.If(result.consumed != 0):
-                    m.d.sync += due.eq(1)
+                    m.d.comb += notes.in_order.eq(take & slow)
+                    m.d.sync += [moved.eq(1), late.eq(~commit.prompt)]
+                    with m.If(commit.prompt):
+                        m.d.sync += due.eq(1)
                 m.next = "READY"
+                with m.If(untidy):
+                    m.next = "TIDY"
                 with m.If(walked):
                     whole = Signal()
-                    m.d.comb += [whole.eq(rest == 0), self.release.valid.eq(~result.kept)]
+                    m.d.comb += [whole.eq(commit.whole), self.release.valid.eq(~result.kept)]
                     with m.If(result.parked):
                         m.d.sync += context.parked.eq(1)
                     with m.If(result.failed):
                         m.d.sync += context.failed.eq(1)
+                        m.next = "READY"
                     with m.Elif(result.parked & ~result.kept & ~whole):
                         m.d.comb += self.release.valid.eq(0)
                         m.next = "REST"
                     with m.Elif(~whole):
-                        m.d.comb += count.rx_refused.eq(1)
+                        dropped("rx_refused")
+                        m.d.sync += context.blocks.eq(0)         # it may have been in one
                     with m.Elif(context.listed & ~result.parked):
                         ask(HeldOp.POP)
 
@@ -289,6 +352,7 @@ class Receive(wiring.Component):
 
             with m.State("ASK"):         # for the list unit
                 m.d.comb += self.ask.valid.eq(1)
+                m.d.sync += edge.eq(piece.seq + piece.length)
                 with m.If(self.ask.ready):
                     m.next = "REPLY"
 
@@ -297,13 +361,18 @@ class Receive(wiring.Component):
                 m.d.comb += self.reply.ready.eq(1)
                 with m.If(self.reply.valid):
                     m.d.sync += [context.listed.eq(p.listed), context.head.eq(p.head), dirty.eq(1)]
-                    m.next = "READY"
+                    m.next = "TIDY"
                     with m.Switch(op):
                         with m.Case(HeldOp.INSERT):
                             with m.If(~for_rest):
-                                m.d.comb += [count.rx_held.eq(p.done), count.rx_duplicate.eq(~p.done)]
-                                m.d.sync += due.eq(~context.parked)
+                                m.d.comb += [count.rx_held.eq(p.done), notes.held.eq(p.done)]
                                 m.next = "COMMIT"
+                                with m.If(~p.done):
+                                    dropped("rx_duplicate")
+                                    report(piece.seq, edge)
+                                with m.Elif(context.sack):
+                                    m.d.sync += blocks_op.eq(BlocksOp.ADD)
+                                    m.next = "BLOCKS"
                         with m.Case(HeldOp.POP):
                             with m.If(p.done):
                                 m.d.comb += count.rx_released.eq(1)
@@ -312,11 +381,53 @@ class Receive(wiring.Component):
                                 m.next = "WALK"
                         with m.Case(HeldOp.SHORTEN):
                             m.d.comb += [self.evicted.eq(1), self.freed.eq(p.done)]
+                            m.d.sync += context.blocks.eq(0)     # what they say must be there
+                            m.next = "READY"
                         with m.Case(HeldOp.CLEAR):
                             m.next = "ACT"
 
+            with m.State("BLOCKS"):      # for the unit that keeps SACK blocks
+                m.d.comb += self.blocks.valid.eq(1)
+                with m.If(self.blocks.ready):
+                    m.next = "BLOCKS_REPLY"
+
+            with m.State("BLOCKS_REPLY"):        # for its answer
+                m.d.comb += self.blocks_reply.ready.eq(1)
+                with m.If(self.blocks_reply.valid):
+                    m.d.sync += [context.blocks.eq(self.blocks_reply.p.count),
+                                 context.newest.eq(self.blocks_reply.p.newest)]
+                    m.next = "COMMIT"
+                    with m.If(blocks_op == BlocksOp.CUT):
+                        m.next = "TIDIED"
+
+            with m.State("TIDY"):        # behind all walks: is the FIN in order?
+                m.d.sync += fin_now.eq(context.fin_seen & (context.rcv_nxt == context.fin_seq) & ~context.parked)
+                m.next = "TIDIED"
+
+            with m.State("TIDIED"):      # blocks, FIN
+                m.next = "READY"
+                with m.If(moved & (context.blocks != 0)):
+                    m.d.sync += [moved.eq(0), blocks_op.eq(BlocksOp.CUT)]
+                    m.next = "BLOCKS"
+                with m.Elif(fin_now):
+                    m.d.sync += ending.eq(StreamEnd.FIN)
+                    m.next = "WALK"
+                with m.Else():
+                    m.d.comb += count.rx_fin_early.eq(fin)
+
+            with m.State("ENDED"):       # no octet comes any more
+                m.d.sync += dirty.eq(1)
+                with m.If(ending == StreamEnd.RESET):
+                    m.d.sync += context.failed.eq(1)
+                with m.Else():
+                    m.d.comb += [count.rx_fin.eq(1), notes.fin.eq(1)]
+                    m.d.sync += [context.rcv_nxt.eq(context.rcv_nxt + 1), context.closed.eq(1), context.fin_seen.eq(0),
+                                 due.eq(1)]
+                m.next = "READY"
+
             with m.State("RESUME"):      # what was parked goes on
                 m.next = "READY"
+                m.d.sync += [resumed.eq(1), slow.eq(1)]
                 with m.If(alive & ~context.failed):
                     m.d.sync += [context.parked.eq(0), dirty.eq(1)]
                     with m.If(context.listed):
@@ -340,8 +451,7 @@ class Receive(wiring.Component):
                 m.next = "WALK"
                 with m.Switch(segment.token.op):
                     with m.Case(TokenOp.INSTALL):
-                        self._install(m, context)
-                        m.d.sync += dirty.eq(1)
+                        m.d.sync += [context.eq(fresh.o), dirty.eq(1)]
                         m.next = "ORDER"
                     with m.Case(TokenOp.KILL):
                         m.d.sync += [context.failed.eq(1), context.parked.eq(0), dirty.eq(1)]
@@ -353,18 +463,7 @@ class Receive(wiring.Component):
                                      for name in ("snd_una", "snd_nxt", "snd_wnd", "rcv_nxt", "rcv_wnd", "ts_recent")]
 
             with m.State("ORDER"):       # for the header template; then the token goes on
-                m.d.comb += self.order.valid.eq(1)
+                m.d.comb += [self.order.valid.eq(1), self.store.eq(1)]
                 with m.If(self.order.ready):
                     m.next = "WALK"
         return m
-
-    def _install(self, m, context):
-        cmd = self.cmd
-        m.d.sync += [
-            context.as_value().eq(0),
-            context.rcv_nxt.eq(cmd.rcv_nxt), context.rcv_wnd.eq(cmd.rcv_wnd), context.ts_recent.eq(cmd.ts_recent),
-            context.ts_stamp.eq(self.now[16:]), context.snd_una.eq(cmd.snd_nxt), context.snd_nxt.eq(cmd.snd_nxt),
-            context.snd_wnd.eq(cmd.snd_wnd), context.snd_wscale.eq(cmd.snd_wscale),
-            context.timestamps.eq((cmd.flags & abi.QpFlags.TIMESTAMPS.value) != 0),
-            context.wide.eq(cmd.rcv_wnd >= self.config.slot_bytes),
-        ]

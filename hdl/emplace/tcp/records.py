@@ -1,11 +1,11 @@
 """What TCP's receive side and the LLP's walk tell each other, and the slot memory's ports."""
 
-from amaranth.lib import data, wiring
+from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..control.records import RecordKind, Token
 
-__all__ = ["WalkRequest", "WalkResult", "SlotRead", "SlotIndex", "SegmentOrder", "BuiltSegment"]
+__all__ = ["StreamEnd", "WalkRequest", "WalkResult", "SlotRead", "SlotIndex", "SegmentOrder", "BuiltSegment"]
 
 
 class SlotIndex(data.StructLayout):
@@ -27,8 +27,16 @@ def SlotRead(config):
     })
 
 
+class StreamEnd(enum.Enum, shape=2):
+    """How the peer has ended its stream."""
+
+    NONE = 0
+    FIN = 1      # all octets before it have been walked
+    RESET = 2
+
+
 class WalkRequest(data.StructLayout):
-    """In-order bytes for the walk, or a token.
+    """In-order bytes for the walk, their end, or a token.
 
     Members
     -------
@@ -40,15 +48,17 @@ class WalkRequest(data.StructLayout):
         First byte in the slot.
     length : ``unsigned(12)``
         Octets, at least 1.
+    end : ``StreamEnd``
+        Not NONE: the stream ends here; the last three fields mean nothing. Sent once with FIN, once with RESET.
     """
 
     def __init__(self, config):
         super().__init__({"kind": RecordKind, "token": Token(config), "qp": config.qp_bits, "slot": config.slot_bits,
-                          "offset": 11, "length": 12})
+                          "offset": 11, "length": 12, "end": StreamEnd})
 
 
 class WalkResult(data.StructLayout):
-    """Answer to each WalkRequest, in order (also to a token, all 0).
+    """Answer to each WalkRequest, in order (also to a token or an end, all 0).
 
     Members
     -------

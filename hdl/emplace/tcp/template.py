@@ -19,22 +19,24 @@ class AckMeta(data.StructLayout):
     valid : ``unsigned(1)``
     timestamps, vlan : ``unsigned(1)``
         The frame has a Timestamps option, an 802.1Q tag.
-    sum : ``unsigned(16)``
+    ip_sum : ``unsigned(16)``
+        One's-complement sum of the IP header.
+    tcp_sum : ``unsigned(16)``
         One's-complement sum of the pseudo header and of TCP's constant fields.
     ts_offset : ``unsigned(32)``
     """
 
     def __init__(self):
-        super().__init__({"valid": 1, "timestamps": 1, "vlan": 1, "sum": 16, "ts_offset": 32})
+        super().__init__({"valid": 1, "timestamps": 1, "vlan": 1, "ip_sum": 16, "tcp_sum": 16, "ts_offset": 32})
 
 
 class AckTemplates(wiring.Component):
-    """A frame image per QP, 64-bit words as sent, with 0 where acknowledgment, timestamps and TCP checksum belong.
+    """A frame image per QP, 64-bit words as sent, with 0 where acknowledgment, timestamps and checksums belong.
 
-    The image is made from ``cmd``, 16 bits every 2 cycles: a pass for both checksums, a pass that writes. TCP's checksum is
-    linear in the fields that change, so its constant part is summed here once (RFC 1071 2).
+    The image is made from ``cmd``, 16 bits every 2 cycles. Checksums are linear in the fields that change, so their
+    constant parts are summed here once (RFC 1071 2). Length and flags are as without a SACK option.
 
-    Throughput: an order takes about 165 cycles, a removal 2. Reads: one a cycle, latency 1 cycle.
+    Throughput: an order takes about 90 cycles, a removal 2. Reads: one a cycle, latency 1 cycle.
 
     Parameters
     ----------
@@ -78,7 +80,7 @@ class AckTemplates(wiring.Component):
         lanes += [(Const(0x8100, 16), 0, 0, vlan), (cmd.vlan_tci, 0, 0, vlan), (Const(0x0800, 16), 0, 0, 1)]
         lanes += [(v, 1, 0, 1) for v in (
             Cat(cmd.tos, Const(0x45, 8)), Mux(timestamps, 52, 40), Const(0, 16), Const(0x4000, 16),
-            Cat(Const(6, 8), cmd.ttl), None)]
+            Cat(Const(6, 8), cmd.ttl), Const(0, 16))]
         lanes += [(v, 1, 1, 1) for v in parts["local_ip"] + parts["remote_ip"]]
         lanes += [(v, 0, 1, 1) for v in (
             cmd.local_port, cmd.remote_port, *parts["snd_nxt"], Const(0, 16), Const(0, 16),
@@ -113,12 +115,11 @@ class AckTemplates(wiring.Component):
             timestamps.eq((cmd.flags & abi.QpFlags.TIMESTAMPS.value) != 0),
             vlan.eq((cmd.flags & abi.QpFlags.VLAN.value) != 0),
         ]
-        writing = Signal()               # second pass: the IP sum is complete
         with m.Switch(index):
             for n, (value, in_ip, in_tcp, present) in enumerate(lanes):
                 with m.Case(n):
                     m.d.comb += [chosen.in_ip.eq(in_ip), chosen.in_tcp.eq(in_tcp), chosen.present.eq(present)]
-                    m.d.comb += chosen.value.eq(Mux(writing, ~sums[0][:16], 0) if value is None else value)
+                    m.d.comb += chosen.value.eq(value)
 
         word, fill, where = Signal(64), Signal(2), Signal(4)
         filled, shifted = Signal(), Signal(64)
@@ -129,7 +130,8 @@ class AckTemplates(wiring.Component):
             image_write.addr.eq(Cat(where, self.order.p.qp)), image_write.data.eq(shifted),
             meta_write.addr.eq(self.order.p.qp),
             meta_write.data.timestamps.eq(timestamps), meta_write.data.vlan.eq(vlan),
-            meta_write.data.sum.eq(sums[1][:16]), meta_write.data.ts_offset.eq(cmd.ts_offset),
+            meta_write.data.ip_sum.eq(sums[0][:16]), meta_write.data.tcp_sum.eq(sums[1][:16]),
+            meta_write.data.ts_offset.eq(cmd.ts_offset),
             meta_write.data.valid.eq(~self.order.p.remove),
         ]
 
@@ -137,7 +139,7 @@ class AckTemplates(wiring.Component):
             with m.State("IDLE"):        # for an order
                 m.d.sync += [
                     window.eq(cmd.rcv_wnd), shifts.eq(cmd.rcv_wscale), index.eq(0), fill.eq(0), where.eq(0),
-                    writing.eq(0), sums[0].eq(0), sums[1].eq(Mux(timestamps, 32 + 6, 20 + 6)),
+                    sums[0].eq(0), sums[1].eq(Mux(timestamps, 32 + 6, 20 + 6)),
                 ]
                 with m.If(self.order.valid):
                     with m.If(self.order.p.remove):
@@ -152,19 +154,15 @@ class AckTemplates(wiring.Component):
             with m.State("PICK"):        # for the next lane; the sums' carries come round
                 m.d.sync += [lane.eq(chosen), *(total.eq(total[:16] + total[16]) for total in sums)]
                 m.next = "USE"
-                with m.If(ended & ~writing):
-                    m.d.sync += [index.eq(0), writing.eq(1)]
-                    m.next = "PICK"
-            with m.State("USE"):         # first pass: both sums; second: four lanes a word, the last one filled up
+            with m.State("USE"):         # both sums; four lanes a word, the last one filled up
                 m.next = "PICK"
                 with m.If(~ended):
                     m.d.sync += index.eq(index + 1)
-                with m.If(~writing):
-                    m.d.sync += [total.eq(total[:16] + Mux(lane.present & part, lane.value, 0))
-                                 for total, part in zip(sums, (lane.in_ip, lane.in_tcp), strict=True)]
-                with m.Elif(lane.present | ended):
+                with m.If(lane.present | ended):
                     m.d.comb += image_write.en.eq(filled)
-                    m.d.sync += [word.eq(shifted), fill.eq(fill + 1), where.eq(where + filled)]
+                    m.d.sync += [word.eq(shifted), fill.eq(fill + 1), where.eq(where + filled),
+                                 *(total.eq(total[:16] + Mux(part, lane.value, 0))
+                                   for total, part in zip(sums, (lane.in_ip, lane.in_tcp), strict=True))]
                     with m.If(ended & filled):
                         m.next = "META"
             with m.State("META"):        # makes it valid, or invalid

@@ -65,14 +65,14 @@ class SkidBufferProof(_Passage):
 
 
 class QueueProof(_Passage):
-    """Of :class:`Queue`, 4 words deep, for a packet word.
+    """Of :class:`Queue`, 4 words deep (distributed memory) or 33 (block memory), for a packet word.
 
     Amaranth's queue shows nothing of its memory, and a word may stay for any time, so this is no induction: it
     covers every way of filling and emptying in the first ``depth`` cycles from reset.
     """
 
-    def __init__(self, queue=Queue):
-        super().__init__(PacketWord(2), queue(PacketWord(2), 4), 4)
+    def __init__(self, queue=Queue, words=4):
+        super().__init__(PacketWord(2), queue(PacketWord(2), words), words)
 
     def elaborate(self, platform):
         m = Module()
@@ -80,6 +80,8 @@ class QueueProof(_Passage):
         m.d.comb += Assert(self.dut.level == tracker.level, "queue: level")
         m.d.comb += Cover(tracker.given & (tracker.level == 4) & tracker.marked & (tracker.ahead == 3),
                           "queue: the chosen word is the last of four")
+        if self.most == 4:
+            m.d.comb += Cover(~self.i.ready, "queue: full")
         return m
 
 
@@ -103,4 +105,6 @@ STREAM_PROOFS = [
     Proof("skid", SkidBufferProof, 2, 8, {SkidBuffer: "skid"}, _SKID_MUTANTS, mutant_depth=6),
     Proof("queue", QueueProof, 8, 12, {Queue: "queue"}, _QUEUE_MUTANTS, mutant_depth=8,
           mode="bmc"),
+    Proof("queue, block memory", lambda **it: QueueProof(words=33, **it), 8, 12, {Queue: "queue"}, _QUEUE_MUTANTS[:1],
+          mutant_depth=8, mode="bmc"),
 ]
