@@ -16,6 +16,7 @@ help:
 	@echo "make bench       cycles, goodput, area: build/bench.json and a table against the targets"
 	@echo "make prove       the proofs alone, with their mutants"
 	@echo "make replay-all  every capture, both roles, stalls, ten re-cuts each"
+	@echo "make fuzz        hostile frames and streams cut anywhere, for SECONDS=300 or longer"
 	@echo "make timing      place and route of the receive path for ECP5"
 	@echo "make docs        HTML in build/docs"
 	@echo "make lint        ruff, types, import rules"
@@ -59,6 +60,10 @@ bench: setup
 
 replay-all: setup
 	@$(BIN)/emplace replay-all
+
+# A new seed each round, printed. PYTHONPATH: the benches are in tests/.
+fuzz: setup
+	@PYTHONPATH=$(CURDIR) $(BIN)/python tools/fuzz.py --seconds $(or $(SECONDS),300)
 
 timing: setup
 	@$(BIN)/emplace timing

@@ -48,6 +48,7 @@ def pages():
     for name in ("AdminCompletion", "Upload", "Cqe", "Event", "Sge", "FrameRxDescriptor", "FrameRxCompletion",
                  "FrameTxDescriptor", "FrameTxHead"):
         yield name.lower(), record(getattr(abi, name))
+    yield "history", record(abi.History.elem_shape)
     for name in ("WcOpcode", "WcStatus", "EventType", "Access", "QpFlags", "QpState", "FrameControl", "MacControl",
                  "FrameReason", "FrameFlags", "FrameTxFlags", "HistoryKind"):
         cls = getattr(abi, name)

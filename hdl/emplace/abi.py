@@ -19,7 +19,7 @@ __all__ = [
     "SendFlags", "SendWqe", "Cqe", "CqeBody", "EventType", "Event", "EventBody", "WcStatus", "WcOpcode",
     "Access", "QpFlags", "QpState", "Reason", "TERMINATE", "Counter", "COUNTERS", "counter_layout", "nbytes",
     "FrameReason", "FrameFlags", "FrameTxFlags", "FrameRxDescriptor", "FrameRxCompletion", "FrameTxDescriptor", "FrameTxHead",
-    "FrameControl", "MacControl", "MSIX_ENTRY", "MSIX_PBA", "MODERATION", "SAMPLE_PAGE", "SAMPLE_BYTES", "History",
+    "FrameControl", "MacControl", "MSIX_ENTRY", "MSIX_PBA", "MODERATION", "SAMPLE_PAGE", "SAMPLE_BYTES", "SAMPLED", "History",
     "HISTORY_DEPTH", "HistoryKind",
 ]
 
@@ -104,8 +104,8 @@ MSIX_PBA = 0x1800
 MSIX_ENTRY = data.StructLayout({"address": 64, "data": 32, "mask": 1, "reserved": 31})
 #: Counter n: 32 bits, wrapping, at COUNTER_PAGE + 4 * n; the order is that of COUNTERS.
 COUNTER_PAGE = 0x2000
-#: The first SAMPLE_BYTES bytes of the last frame that counter n counted, at SAMPLE_PAGE + SAMPLE_BYTES * n; counters of
-#: mac, ip and frames only, 0 where there has been none.
+#: The first SAMPLE_BYTES bytes of the last frame that counter n counted, at SAMPLE_PAGE + SAMPLE_BYTES * n, for the
+#: counters in SAMPLED; 0 where there has been none.
 SAMPLE_PAGE = 0x3000
 SAMPLE_BYTES = 64
 #: User context n: page at DOORBELL_PAGE + DOORBELL_STRIDE * n. It can ring for its own queues only.
@@ -270,7 +270,10 @@ COMMANDS = {
     }),
     Opcode.REMOVE_QP: _command({"qpn": 32}),
     Opcode.FLUSH_QP: _command({"qpn": 32}),
-    Opcode.UPLOAD_QP: _command({"qpn": 32, "pad1": 32, "address": 64}),   # 64 bytes, Upload, then History
+    Opcode.UPLOAD_QP: _command({
+        "qpn": 32, "pad1": 32,
+        "address": 64,       # where Upload goes, and History behind it: a multiple of 512
+    }),
     Opcode.ACTIVATE_QP: _command({
         "qpn": 32,
         "index": 32,         # frame completions that the host has read (and re-injected where it had to) so far
@@ -358,12 +361,13 @@ FrameRxCompletion = data.StructLayout({
 class FrameTxFlags(enum.IntFlag):
     """``flags`` of a FrameTxDescriptor."""
 
-    END = 1              # last descriptor of its frame (at most 8 a frame); the rest of the flags is read there
+    END = 1              # last descriptor of its frame (at most 8 a frame); all other flags are read in the first one
     CHECKSUM = 2         # insert the ones' complement of the sum of all octets from checksum_start on
     REINJECT = 4         # not to the wire: into the receive path, as if it had come from there
 
 
-#: 16 bytes. The field at checksum_start + checksum_offset holds the pseudo header's sum, as Linux's CHECKSUM_PARTIAL has it.
+#: 16 bytes. checksum_start and checksum_offset are read in a frame's first descriptor. The field at their sum holds the
+#: pseudo header's sum, as Linux's CHECKSUM_PARTIAL has it; a result of 0 is written as 0xFFFF.
 FrameTxDescriptor = data.StructLayout({
     "address": 64, "length": 16, "checksum_start": 16, "checksum_offset": 8, "flags": 8, "pad": 16,
 })
@@ -694,6 +698,11 @@ control commands_refused    of those, the ones refused
 COUNTERS = tuple(Counter(*line.split(None, 2)) for line in _COUNTERS.strip().splitlines()) + tuple(
     Counter("rdmap", "err_" + reason.name.lower(), f"streams closed: {reason.name}")
     for reason in Reason if reason is not Reason.NONE)
+
+
+#: Counters that have a sample, by number: those of mac, ip and frames that count frames which go no further on the fast path.
+SAMPLED = tuple(n for n, c in enumerate(COUNTERS) if (c.layer == "mac" and c.doc.startswith("frames dropped"))
+                or (c.layer in ("ip", "frames") and c.name not in ("rx_segments", "rx_frames_host")))
 
 
 def counter_layout(layer):

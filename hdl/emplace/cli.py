@@ -58,6 +58,11 @@ def _timing(arguments):
     return 0
 
 
+def _stats(arguments):
+    from emplace_sim.stats import main as stats
+    return stats(arguments)
+
+
 def _prove(arguments):
     from emplace_sim.prove import run_all
     return 0 if run_all() else 1
@@ -96,6 +101,16 @@ def _parser():
     everything.add_argument("--recuts", type=int, default=10, metavar="N", help="re-cuts of each (%(default)s)")
     _profile(everything)
     everything.set_defaults(run=_replay_all)
+
+    stats = commands.add_parser("stats", help="counters, bus ledger, histories and samples of a run",
+                                description="RUN: what `emplace replay --json` printed, a run's folder or its "
+                                "results.json; or a capture, which is replayed first. Exit code 2: nothing to show.")
+    stats.add_argument("run_file", metavar="RUN", help="JSON, folder, or capture")
+    stats.add_argument("--as", dest="role", choices=("client", "server"), default="server",
+                       help="of a capture, the card's side (%(default)s)")
+    stats.add_argument("--all", action="store_true", help="counters that are 0, too")
+    _profile(stats)
+    stats.set_defaults(run=_stats)
 
     bench = commands.add_parser("bench", help="measure cycles, goodput and area; table and build/bench.json")
     bench.add_argument("--no-area", action="store_true", help="leave the synthesis out")

@@ -18,6 +18,8 @@ from .mpa.layer import Mpa
 from .protect.layer import Protect
 from .queues.layer import Queues
 from .rdmap.layer import Rdmap
+from .stats.history import History
+from .stats.samples import Samples
 from .stream.packet import PacketSignature, connect_streams
 from .stream.queue import PacketQueue
 from .tcp.layer import Tcp
@@ -67,6 +69,8 @@ class Nic(wiring.Component):
         m.submodules.dma = dma = Dma(config)
         m.submodules.frames = frames = Frames(config)
         m.submodules.control = control = Control(config)
+        m.submodules.history = history = History(config)
+        m.submodules.samples = samples = Samples()
         m.submodules.tx_frames = tx_frames = PacketQueue(config.word_bytes, 64)
 
         m.submodules.slots_short = slots_short = Watermark(config.slots, config.slots // 4, config.slots // 2)
@@ -172,9 +176,24 @@ class Nic(wiring.Component):
                                          | rdmap.upload.as_value() | queues.upload.as_value())
         m.d.comb += control.upload.eq(upload)
 
+        # History
+        link(control.note, history.control)
+        m.d.comb += [
+            history.note.eq(tcp.note), history.note_record.eq(tcp.note_record),
+            history.now.eq(control.now), history.hold.eq(control.history_hold), history.qp.eq(control.history_qp),
+            history.at.eq(control.history_at), control.history.eq(history.entry),
+        ]
+
         # Counters, in the order of abi.COUNTERS
         strobes = {"mac": mac.count, "ip": ip.count, "frames": frames.count, "tcp": tcp.count, "mpa": mpa.count,
                    "rdmap": rdmap.count, "dma": dma.count, "queues": queues.count, "control": control.count}
         m.d.comb += control.counts.eq(Cat(strobes[c.layer][c.name] for c in abi.COUNTERS))
+
+        # Samples
+        m.d.comb += [
+            samples.valid.eq(ip.frames.valid & ip.frames.ready), samples.word.eq(ip.frames.p),
+            samples.strobes.eq(Cat(control.counts[n] for n in abi.SAMPLED)),
+            samples.address.eq(control.sample_word), control.sample.eq(samples.data),
+        ]
 
         return m

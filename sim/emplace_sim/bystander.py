@@ -36,18 +36,14 @@ class Bystander:
         self.random = random.Random(f"bystander {seed}")
         self.hostile = deque()               # frames
         self.image = bytearray(region.buffer.read())
-        self.placed = self.again = 0
+        self.fresh = self.again = 0          # bytes of payload sent for the first time; frames sent again
         self._unacked = deque()              # (end, frame)
         self._resend = deque()
         self._at, self._moved = 0, bench.cycle()
         self._own = self._others = 0         # octets of the wire
         self._over = False
-        region.buffer.written = self._written
-        self.start, self._placed_before = bench.cycle(), 0
+        self.start, self._fresh_before, self._others_before = bench.cycle(), 0, 0
         self.task = cocotb.start_soon(self._run())
-
-    def _written(self, at, data):
-        self.placed += len(data)
 
     def put(self, frame):
         """Send a frame of somebody else, when its share of the wire allows it."""
@@ -73,6 +69,7 @@ class Bystander:
         if self._over or (flow.seq - link.acked) & 0xFFFFFFFF > self.window:
             return None
         data = self.random.randbytes(_PAYLOAD)
+        self.fresh += _PAYLOAD
         self.image[self._at:self._at + _PAYLOAD] = data
         frame = flow.push(link.fpdu(sender.write(self.region.rkey, self.region.base + self._at, data)))
         self._unacked.append((flow.seq, frame))
@@ -98,15 +95,14 @@ class Bystander:
 
     def mark(self):
         """:meth:`fairness` counts from here."""
-        self.start, self._placed_before, self._others_before = self.bench.cycle(), self.placed, self._others
-
-    _others_before = 0
+        self.start, self._fresh_before, self._others_before = self.bench.cycle(), self.fresh, self._others
 
     def fairness(self):
-        """Bytes placed, of those that fit into the cycles that the others left on the wire (``pace`` of it)."""
+        """Bytes sent for the first time, of those that fit into the cycles that the others left on the wire (``pace``
+        of it). Those that are still on their way count: :meth:`finish` tells whether they arrive."""
         cycles = self.pace * (self.bench.cycle() - self.start) - (self._others - self._others_before) / 8
         whole = len(self.link.flow.frame(bytes(_PAYLOAD + 20)))
-        return (self.placed - self._placed_before) / (cycles * 8 / (whole + 4 + _GAP) * _PAYLOAD)
+        return (self.fresh - self._fresh_before) / (cycles * 8 / (whole + 4 + _GAP) * _PAYLOAD)
 
     async def finish(self):
         """No more new Writes; True once all are acknowledged and lie in memory as they should."""

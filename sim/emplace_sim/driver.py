@@ -398,11 +398,14 @@ class Device:
         await self.command(Opcode.EXPECT_READ, qpn=qp.number, stag=stag, to=to, length=length, wr_id=wr_id)
 
     async def upload(self, qp):
-        """abi.Upload of a QP, as a dict."""
-        buffer = self.memory.alloc(64, label="upload", contiguous=True)
+        """abi.Upload of a QP, as a dict; ``history`` is a list of its last events, dicts of abi.History's fields."""
+        size = abi.nbytes(abi.Upload)
+        buffer = self.memory.alloc(size + abi.nbytes(abi.History), label="upload", contiguous=True)
         try:
             await self.command(Opcode.UPLOAD_QP, qpn=qp.number, address=buffer.address)
-            return unpack(abi.Upload, buffer.read())
+            entries = unpack(abi.History, buffer.read(size))
+            return {**unpack(abi.Upload, buffer.read(0, size)),
+                    "history": [entry for entry in entries if entry["kind"] != abi.HistoryKind.NONE]}
         finally:
             self.memory.free(buffer)
 
@@ -431,3 +434,15 @@ class Device:
         every 27 s (see :class:`~emplace_sim.statistics.Widened`)."""
         total = self._widened.update(await self.counters([c.name for c in abi.COUNTERS if c.layer == "mac"]))
         return evaluate(ETHER_STATS, total) | evaluate(ETHTOOL, total)
+
+    async def samples(self):
+        """By counter, the first 64 bytes of the last frame that it counted; of those that have counted one."""
+        words = abi.SAMPLE_BYTES // 4
+        values = await self.bus.read32_many([abi.SAMPLE_PAGE + abi.SAMPLE_BYTES * n + 4 * word
+                                             for n in abi.SAMPLED for word in range(words)])
+        found = {}
+        for at, n in enumerate(abi.SAMPLED):
+            frame = b"".join(value.to_bytes(4, "little") for value in values[words * at:words * (at + 1)])
+            if any(frame):
+                found[abi.COUNTERS[n].name] = frame
+        return found

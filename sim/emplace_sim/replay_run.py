@@ -70,6 +70,7 @@ class PlanRun(Bench):
         self.pending_reads = [list(enumerate(connection.reads)) for connection in plan.connections]
         self.expected_reads = [0] * len(self.checks)
         self.events_seen = 0
+        self.samples, self.histories = {}, {}
 
     def _progressed(self):
         self.progress += 1
@@ -314,6 +315,7 @@ class PlanRun(Bench):
                     await self.cycles(100)
             cycles = max(self.last_progress - first, 0)
             counters = await self.device.counters()
+            self.samples = {name: frame.hex() for name, frame in (await self.device.samples()).items()}
             await self._teardown()
             self.clean = True
         except (AdminError, CardError, BusTimeout, ValueError, OSError) as error:
@@ -331,6 +333,7 @@ class PlanRun(Bench):
         """Upload and compare each context, then take everything back."""
         for check in self.checks:
             upload = await self.device.upload(check.qp)
+            self.histories[check.number] = upload["history"]
             sends = len(check.plan.receives)
             requests = sum(event.type == abi.EventType.READ_REQUEST for event in check.plan.expected(Event))
             want = {"state": QpState.ERROR} if check.plan.fails else {
@@ -387,7 +390,8 @@ class PlanRun(Bench):
                 "placed_bytes": placed["write"], "send_bytes": placed["send"], "read_response_bytes": placed["read"],
                 "mismatched_bytes": wrong, "completions": check.completions, "events": check.events,
                 "crc_errors": check.crc_errors, "acks_sent": check.acks,
-                "retransmitted_segments": self.retransmitted[n], "counters": counters, "cycles": cycles,
+                "retransmitted_segments": self.retransmitted[n], "counters": counters, "bus": ledger.as_dict(),
+                "history": self.histories.get(n, []), "samples": self.samples, "cycles": cycles,
                 "cycles_per_second": round(speed),
                 "ok": not check.problems and not self.problems, "problems": check.problems + self.problems})
         return rows

@@ -52,15 +52,17 @@ class Host:
         self.tokens_out = True
         self.holds, self.lasts, self.release = {}, {}, lambda qp: True     # qp: qpn, last completion; RELEASE's outcome
         self.marks, self.marks_out = [], True
-        self.uploads = {}
+        self.uploads, self.histories = {}, {}
+        self.history = {}                      # (slot, index): entry
+        self.notes = []
         self.counted = {"commands": 0, "commands_refused": 0}
         self.doorbells = []
 
     def run(self, *testbenches, cycles=20_000, background=(), settle=scrub_cycles(CONFIG)):
         run(self.dut, *testbenches, cycles=cycles, settle=settle, background=[
             self.memory.requests(self.dut.reads), self.memory.answers(self.dut.read_data), self._inline, self._token,
-            self._lookup, self._cq, self._table, self._pages, self._expect, self._count, self._hold,
-            self._reached, *background])
+            self._lookup, self._cq, self._table, self._pages, self._expect, self._count, self._history, self._note,
+            self._hold, self._reached, *background])
 
     async def _inline(self, ctx):
         while True:
@@ -68,6 +70,9 @@ class Host:
             assert write["kind"] == WriteKind.INLINE.value
             content = write["data"].to_bytes(64, "little")[:write["length"]]
             self.memory.write(write["address"], content)
+            if not ADMIN_CQ <= write["address"] < ADMIN_CQ + 4096 and write["length"] == 16:
+                self.histories.setdefault(write["address"] >> 9 << 9, {})[write["address"] & 511] = content
+                continue
             if write["length"] == 64:
                 self.uploads[write["address"]] = unpack(abi.Upload, int.from_bytes(content, "little"))
                 self.log.append(("upload", write["address"]))
@@ -78,6 +83,19 @@ class Host:
             assert entry["phase"] == 1 - (number >> LOG2) % 2 and not entry["pad"]
             self.completions.append(entry)
             self.log.append(("completion", STATUS(entry["status"])))
+
+    async def _history(self, ctx):
+        """Entries as History shows them, a cycle late."""
+        before = 0
+        while True:
+            ctx.set(self.dut.history.as_value(), self.history.get(before, 0))
+            before = (ctx.get(self.dut.history_qp), ctx.get(self.dut.history_at)) if ctx.get(self.dut.history_hold) else None
+            await ctx.tick()
+
+    async def _note(self, ctx):
+        while True:
+            note = await receive(ctx, self.dut.note, self.rng, self.stall)
+            self.notes.append((abi.HistoryKind(note["kind"]), note["qp"], note["detail"]))
 
     async def _token(self, ctx):
         while True:
@@ -232,7 +250,7 @@ class Host:
 
     async def state(self, ctx, qpn):
         """(state, reason) by UPLOAD_QP; None if there is no such QP."""
-        address = 0x5_0000_0000 + 64 * len(self.uploads)
+        address = 0x5_0000_0000 + 512 * len(self.uploads)
         if await self.do(ctx, OP.UPLOAD_QP, qpn=qpn, address=address) is STATUS.BAD_QPN:
             return None
         upload = self.uploads[address]

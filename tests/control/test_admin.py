@@ -146,11 +146,31 @@ def test_upload():
         await host.install(ctx, 0xFFFFF6)
         parts = {"snd_una": 0x11111111, "rcv_nxt": 0x22222222, "rq_consumed": 0x3333, "open_fpdu": 1}
         ctx.set(host.dut.upload, parts)
-        assert await host.do(ctx, OP.UPLOAD_QP, qpn=0xFFFFF6, address=0x9000_0040) is STATUS.OK
-        upload = host.uploads[0x9000_0040]
+        host.history.update({(6, n): host.rng.getrandbits(128) for n in range(16)})
+        assert await host.do(ctx, OP.UPLOAD_QP, qpn=0xFFFFF6, address=0x9000_0200) is STATUS.OK
+        upload = host.uploads[0x9000_0200]
         assert {name: upload[name] for name in parts} == parts
         assert (upload["qpn"], upload["state"], upload["reason"], upload["snd_nxt"]) == (0xFFFFF6, RTS, 0, 0)
-        assert host.log[-3:] == [("token", TokenOp.UPLOAD, 6), ("upload", 0x9000_0040), ("completion", STATUS.OK)]
+        assert host.log[-3:] == [("token", TokenOp.UPLOAD, 6), ("upload", 0x9000_0200), ("completion", STATUS.OK)]
+        assert host.histories == {0x9000_0200: {64 + 16 * n: host.history[6, n].to_bytes(16, "little") for n in range(16)}}
+
+    session(script)
+
+
+def test_notes_for_the_history():
+    """Installing, a stream's end and the host's own doing are told apart."""
+    async def script(ctx, host):
+        await host.install(ctx, 2)
+        await host.die(ctx, 1, 2, REASON.CQ_OVERFLOW)
+        await host.state(ctx, 2)
+        await host.do(ctx, OP.REMOVE_QP, qpn=2)
+        await host.install(ctx, 5)
+        await host.do(ctx, OP.FLUSH_QP, qpn=5)
+        await idle(ctx, 30)
+        kind, state = abi.HistoryKind, abi.QpState
+        assert host.notes == [
+            (kind.INSTALLED, 2, state.RTS), (kind.FAILED, 2, REASON.CQ_OVERFLOW), (kind.STATE, 2, state.EMPTY),
+            (kind.INSTALLED, 5, state.RTS), (kind.STATE, 5, state.ERROR)]
 
     session(script)
 
@@ -234,8 +254,8 @@ REFUSALS = {
     "remove: empty slot": (STATUS.BAD_QPN, OP.REMOVE_QP, {"qpn": 2}),
     "remove: empty slot 0, number 0": (STATUS.BAD_QPN, OP.REMOVE_QP, {"qpn": 0}),
     "flush: no such": (STATUS.BAD_QPN, OP.FLUSH_QP, {"qpn": 0x40A9}),
-    "upload: no such": (STATUS.BAD_QPN, OP.UPLOAD_QP, {"qpn": 0x40A2, "address": 0x40}),
-    "upload: address": (STATUS.BAD_ADDRESS, OP.UPLOAD_QP, {"qpn": 0x40A1, "address": 0x20}),
+    "upload: no such": (STATUS.BAD_QPN, OP.UPLOAD_QP, {"qpn": 0x40A2, "address": 0x200}),
+    "upload: address": (STATUS.BAD_ADDRESS, OP.UPLOAD_QP, {"qpn": 0x40A1, "address": 0x100}),
     "expect: no such": (STATUS.BAD_QPN, OP.EXPECT_READ, {"qpn": 0x40A3}),
     "expect: stream has ended": (STATUS.BAD_STATE, OP.EXPECT_READ, {"qpn": 0x4446}),
     "create: exists": (STATUS.BAD_CQ, OP.CREATE_CQ, {"cq": 1, "log2": 3}),

@@ -265,6 +265,26 @@ def test_counters_are_read_in_pairs():
     host.run(user)
 
 
+def test_sample_page():
+    """Words of the sample memory, in its page alone."""
+    host = Host()
+
+    async def memory(ctx):
+        word = 0
+        while True:
+            ctx.set(host.dut.sample, word * 0x1_0000_0001 ^ 0xA5A5)
+            word = ctx.get(host.dut.sample_word)
+            await ctx.tick()
+
+    async def user(ctx):
+        for word in (0, 1, 77, 511):
+            assert await host.read(ctx, abi.SAMPLE_PAGE + 8 * word) == word * 0x1_0000_0001 ^ 0xA5A5
+        assert await host.read(ctx, abi.SAMPLE_PAGE + 4096) == 0
+        assert await host.read(ctx, abi.COUNTER_PAGE) == 0
+
+    host.run(user, background=[memory])
+
+
 def test_nothing_happens_before_the_tables_are_clear():
     """Behind a reset: doorbells are passed on as ones for no queue, commands stay where they are; registers answer."""
     host = Host(stall=0.0)

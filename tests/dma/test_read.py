@@ -366,6 +366,34 @@ def test_stuck_client():
     assert sum(tlp.address >> 28 == 5 for tlp in host.reads) == SMALL["read_tags"] - (READ_CLIENTS - 1)
 
 
+def test_failed_part_put_back():
+    """A failed part whose word its client does not take is put back for another client's, and fails again later."""
+    dut = Dma(dataclasses.replace(PROFILES["tiny"], **SMALL), timeout=4096)
+    host = Host(dut, latency=5)
+    host.fault = lambda tlp: "ur" if tlp.address >> 28 == 5 else None
+    results = []
+
+    async def bench(ctx):
+        configure(ctx, dut)
+        for address, length in ((0x1000_0000, 64), (0x5000_0100, 512)):
+            await put(ctx, dut.reads[0], {"address": address, "length": length})
+        for _ in range(100):
+            await ctx.tick()
+        words = [await get(ctx, dut.read_data[0]) for _ in range(7)]
+        for _ in range(20):
+            await ctx.tick()
+        ask, take = client(dut, 1, [(0x1000_1000, 40)], results, rng=random.Random(1))
+        await ask(ctx)
+        await take(ctx)
+        words += [await get(ctx, dut.read_data[0]) for _ in range(2)]
+        await put(ctx, dut.reads[0], {"address": 0x1000_2000, "length": 24})
+        words += [await get(ctx, dut.read_data[0]) for _ in range(3)]
+        assert [(word.last, word.err) for word in words] == [(0, 0)] * 7 + [(1, 0), (1, 1), (0, 0), (0, 0), (1, 0)]
+        assert b"".join(int(word.data).to_bytes(8, "little") for word in words[9:]) == memory(0x1000_2000, 24)
+    simulate(dut, bench, background=[host.sink.run, host.answer], cycles=2000)
+    assert results[0][0] == memory(0x1000_1000, 40)
+
+
 def test_latency():
     """What the engine adds to a read of 64 bytes."""
     dut = Dma(PROFILES["default"])

@@ -16,8 +16,9 @@ TRIED = 2
 
 #: Half a minute and more: whether the proof holds; its mutants and covers.
 SLOW = {"guard, 8 bytes", "protect, check", "protect, table", "queue, block memory", "async queue",
-        "async queue, drop", "realigner"}
-SLOW_MUTANTS = {"protect, table", "protect, memory", "async queue", "async queue, drop"}
+        "async queue, drop", "realigner", "TLP splitter", "parsers", "slot progress"}
+SLOW_MUTANTS = {"protect, table", "protect, memory", "async queue", "async queue, drop", "TLP splitter", "parsers",
+                "slot progress"}
 
 
 def case(proof, *more, slow, name=None):

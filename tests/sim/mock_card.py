@@ -54,6 +54,7 @@ class MockBus:
 
     def __init__(self, config=PROFILES["tiny"], *, seed=0, dead=False):
         self.config, self.memory, self.dead = config, HostMemory(seed=seed), dead
+        self.samples = {}                    # offset in BAR0: a word of a sample
         self.registers = {register.offset: 0 for register in abi.REGISTERS.values()}
         self.registers |= {
             abi.REGISTERS["ID"].offset: abi.CARD_ID, abi.REGISTERS["ABI"].offset: abi.ABI_VERSION,
@@ -70,6 +71,7 @@ class MockBus:
 
     async def read32_many(self, offsets):
         return [offset - abi.COUNTER_PAGE if abi.COUNTER_PAGE <= offset < abi.COUNTER_PAGE + 0x1000
+                else self.samples.get(offset, 0) if abi.SAMPLE_PAGE <= offset < abi.SAMPLE_PAGE + 0x1000
                 else self.registers[offset] for offset in offsets]
 
     async def write32(self, offset, value):
@@ -164,7 +166,9 @@ class MockBus:
     def upload_qp(self, c):
         if c["qpn"] not in self.qps:
             return Status.BAD_QPN
-        self.memory.write(c["address"], pack(abi.Upload, {"qpn": c["qpn"], "rcv_nxt": self.qps[c["qpn"]]["rcv_nxt"]}))
+        self.memory.write(c["address"], pack(abi.Upload, {"qpn": c["qpn"], "rcv_nxt": self.qps[c["qpn"]]["rcv_nxt"]})
+                          + pack(abi.History, [{"kind": abi.HistoryKind.NONE}] * 14 + [
+                              {"kind": abi.HistoryKind.INSTALLED, "detail": 2}, {"kind": abi.HistoryKind.FAILED, "now": 9}]))
 
     def expect_read(self, c):
         if len(self.reads) == self.config.orq:

@@ -136,7 +136,8 @@ class ModelCard(MockBus):
         self.memory.write(c["address"], pack(abi.Upload, {
             "qpn": c["qpn"], "state": QpState.ERROR if s["dead"] else QpState.RTS, "rcv_nxt": s["next"],
             "recv_msn": 1 + s["sends"] + ("upload" in self.faults), "recv_read_msn": 1 + s["requests"],
-            "rq_consumed": s["sends"], "snd_nxt": s["install"]["snd_nxt"]}))
+            "rq_consumed": s["sends"], "snd_nxt": s["install"]["snd_nxt"]})
+            + pack(abi.History, [{"kind": abi.HistoryKind.NONE}] * 15 + [{"kind": abi.HistoryKind.INSTALLED}]))
 
     # Receiving
 

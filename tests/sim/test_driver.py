@@ -180,7 +180,10 @@ def test_events(bus, device):
 
 def test_qps(bus, device):
     qp = make_qp(device)
-    assert run(device.upload(qp))["rcv_nxt"] == 77
+    upload = run(device.upload(qp))
+    assert upload["rcv_nxt"] == 77
+    assert [(entry["kind"], entry["detail"], entry["now"]) for entry in upload["history"]] == [
+        (abi.HistoryKind.INSTALLED, 2, 0), (abi.HistoryKind.FAILED, 0, 9)]
     for n in range(4):
         run(device.expect_read(qp, 1, 2, 3, wr_id=n))
     with pytest.raises(AdminError, match="QUEUE_FULL"):
@@ -196,6 +199,30 @@ def test_qps(bus, device):
     assert sorted(q.number & 15 for q in qps) == list(range(16))
     with pytest.raises(OSError, match=r"NicConfig\.qps"):
         device.create_qp(device.alloc_pd(), cq, cq)
+
+
+def test_samples(bus, device):
+    assert run(device.samples()) == {}
+    n = abi.SAMPLED[2]
+    frame = bytes(range(64))
+    for word in range(16):
+        bus.samples[abi.SAMPLE_PAGE + 64 * n + 4 * word] = int.from_bytes(frame[4 * word:4 * word + 4], "little")
+    assert run(device.samples()) == {abi.COUNTERS[n].name: frame}
+
+
+def test_dereg_of_what_the_peer_has_invalidated(bus, device):
+    """INVALIDATE finds no such STag; the region is gone all the same, behind a fence. Not so one that the peer may not
+    invalidate."""
+    pd = device.alloc_pd()
+    for access, gone in ((abi.Access.REMOTE_INVALIDATE, True), (abi.Access.REMOTE_WRITE, False)):
+        region = run(device.reg_mr(pd, 100, access))
+        bus.mrs.clear()
+        if gone:
+            run(device.dereg_mr(region))
+            run(device.reg_mr(pd, 100, access, stag=region.stag))
+        else:
+            with pytest.raises(AdminError, match="BAD_STAG"):
+                run(device.dereg_mr(region))
 
 
 @pytest.mark.parametrize("call, why", [

@@ -81,7 +81,7 @@ class CommandCheck(wiring.Component):
                 refuse(BAD_QPN=self.command[88:96] != 0)
             with m.Case(abi.Opcode.UPLOAD_QP):
                 cmd = view(abi.Opcode.UPLOAD_QP)
-                refuse(BAD_QPN=cmd.qpn[24:] != 0, BAD_ADDRESS=misaligned(cmd.address, 6))
+                refuse(BAD_QPN=cmd.qpn[24:] != 0, BAD_ADDRESS=misaligned(cmd.address, 9))
             with m.Default():
                 m.d.comb += status.eq(abi.Status.BAD_OPCODE)
         return m

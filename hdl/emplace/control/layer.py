@@ -17,7 +17,7 @@ from .admin_ring import AdminRing
 from .check import CommandCheck
 from .deaths import Deaths
 from .hold import Holder
-from .records import InstallCommand, Token, UploadPart
+from .records import HistoryNote, InstallCommand, Token, UploadPart
 from .registers import Registers
 from .sequencer import Sequencer
 from .station import MacSettings
@@ -69,6 +69,10 @@ class Control(wiring.Component):
         As the registers say.
     upload : ``In(UploadPart)``
         All owners' parts, ORed; theirs stand until the next UPLOAD token.
+    note : ``Out(stream.Signature(HistoryNote(config)))``, history_hold, history_qp, history_at, history
+        To and from :class:`~emplace.stats.history.History`.
+    sample_word, sample : ``Out(9)``, ``In(64)``
+        To and from :class:`~emplace.stats.samples.Samples`.
     counts : ``In(len(abi.COUNTERS))``
         Strobes of all layers, in that order. count : ``Out``: this layer's.
     """
@@ -112,6 +116,13 @@ class Control(wiring.Component):
             "mac":           Out(MacSettings),
             "event_vector":  Out(8),
             "upload":        In(UploadPart),
+            "note":          Out(stream.Signature(HistoryNote(config))),
+            "history_hold":  Out(1),
+            "history_qp":    Out(config.qp_bits),
+            "history_at":    Out(range(abi.HISTORY_DEPTH)),
+            "history":       In(abi.History.elem_shape),
+            "sample_word":   Out(9),
+            "sample":        In(64),
             "counts":        In(len(abi.COUNTERS)),
             "count":         Out(abi.counter_layout("control")),
         })
@@ -135,7 +146,7 @@ class Control(wiring.Component):
                              (holder.hold, self.hold), (self.reached, holder.reached),
                              (self.died[0], deaths.died[0]), (self.died[1], deaths.died[1])):
             connect_streams(m, source, sink)
-        for name in ("inline", "token", "lookup_update", "table", "pages", "cq_update", "expect"):
+        for name in ("inline", "token", "lookup_update", "table", "pages", "cq_update", "expect", "note"):
             connect_streams(m, getattr(sequencer, name), getattr(self, name))
         for name in ("token_done", "lookup_result", "table_result", "cq_result", "expect_result"):
             connect_streams(m, getattr(self, name), getattr(sequencer, name))
@@ -148,6 +159,10 @@ class Control(wiring.Component):
             sequencer.completion_phase.eq(ring.completion_phase),
             sequencer.check.eq(check.status), sequencer.deaths_empty.eq(deaths.empty),
             sequencer.upload.eq(self.upload),
+            self.history_hold.eq(sequencer.history_hold), self.history_qp.eq(sequencer.history_qp),
+            self.history_at.eq(sequencer.history_at),
+            sequencer.history.eq(self.history),
+            self.sample_word.eq(registers.sample_word), registers.sample.eq(self.sample),
             self.alive.eq(sequencer.alive), self.cmd.eq(ring.command),
             self.now.eq(registers.now), self.lease.eq(registers.lease), self.delack.eq(registers.delack),
             self.guard_ranges.eq(registers.guard_ranges), self.event_ring.eq(registers.event_ring),

@@ -76,6 +76,8 @@ class Registers(wiring.Component):
     station, mac, event_vector : ``Out(48)``, ``Out(MacSettings)``, ``Out(8)``
     pair : ``Out(10)``, counters : ``In(64)``
         To :class:`~emplace.stats.counters.Counters`.
+    sample_word : ``Out(9)``, sample : ``In(64)``
+        To :class:`~emplace.stats.samples.Samples`.
     """
 
     def __init__(self, config):
@@ -99,6 +101,8 @@ class Registers(wiring.Component):
             "event_vector": Out(8),
             "pair":         Out(9),
             "counters":     In(64),
+            "sample_word":  Out(9),
+            "sample":       In(64),
         })
 
     def elaborate(self, platform):
@@ -232,7 +236,8 @@ class Registers(wiring.Component):
             words[number] = words.get(number, 0) | value << 32 * half
         address, result = Signal(MmioRead(config)), Signal(64)
         read_page, read_word = Signal(len(page)), Signal(9)
-        m.d.comb += [read_page.eq(address.address[9:]), read_word.eq(address.address[:9]), self.pair.eq(read_word)]
+        m.d.comb += [read_page.eq(address.address[9:]), read_word.eq(address.address[:9]), self.pair.eq(read_word),
+                     self.sample_word.eq(read_word)]
         with m.Switch(read_word):
             for number, value in words.items():
                 with m.Case(number):
@@ -264,8 +269,9 @@ class Registers(wiring.Component):
             with m.State("ANSWER"):
                 m.d.sync += [
                     self.mmio_data.valid.eq(1),
-                    self.mmio_data.payload.eq(chosen | Mux(
-                        (read_page == abi.COUNTER_PAGE // 4096) & (read_word < n_pairs), self.counters, 0)),
+                    self.mmio_data.payload.eq(
+                        chosen | Mux((read_page == abi.COUNTER_PAGE // 4096) & (read_word < n_pairs), self.counters, 0)
+                        | Mux(read_page == abi.SAMPLE_PAGE // 4096, self.sample, 0)),
                 ]
                 m.next = "LEAVE"
             with m.State("LEAVE"):                     # waits until the answer is taken

@@ -12,12 +12,13 @@ from ..queues.ports import CqOp, CqResult, CqUpdate
 from ..rdmap.records import Died, ExpectRead, ExpectResult
 from ..stream.scrub import scrub
 from .ports import HoldAnswer, HoldKind, HoldOrder, QpEntry
-from .records import Token, TokenOp, UploadPart
+from .records import HistoryNote, Token, TokenOp, UploadPart
 
 __all__ = ["Sequencer"]
 
 _COMMAND_WORDS = abi.COMMAND_BYTES // 8
 _ALIVE = (abi.QpState.RTS, abi.QpState.CLOSING, abi.QpState.HELD)     # TCP works for it
+_ENTRY_BYTES = abi.nbytes(abi.History.elem_shape)
 _FIRST_PAGE_WORD = 2           # of WRITE_PAGES: where its addresses begin
 
 
@@ -48,6 +49,10 @@ class Sequencer(wiring.Component):
     alive : ``Out(qps)``
         Bit n: QP slot n is in RTS, CLOSING or HELD.
     upload : ``In(UploadPart)``
+    note : ``Out(stream.Signature(HistoryNote(config)))``
+        Each change of a QP's state.
+    history_hold : ``Out(1)``, history_qp : ``Out(qp_bits)``, history_at : ``Out(4)``, history : ``In(abi.History.elem_shape)``
+        See :class:`~emplace.stats.history.History`.
     commands, commands_refused : ``Out(1)``
         Strobes.
     """
@@ -81,6 +86,11 @@ class Sequencer(wiring.Component):
             "held":               In(stream.Signature(HoldAnswer)),
             "alive":              Out(config.qps),
             "upload":             In(UploadPart),
+            "note":               Out(stream.Signature(HistoryNote(config))),
+            "history_hold":       Out(1),
+            "history_qp":         Out(config.qp_bits),
+            "history_at":         Out(range(abi.HISTORY_DEPTH)),
+            "history":            In(abi.History.elem_shape),
             "commands":           Out(1),
             "commands_refused":   Out(1),
         })
@@ -103,7 +113,7 @@ class Sequencer(wiring.Component):
         dying, reason = Signal(), Signal(8)            # it isn't a command, but a death
         token_op, inserting = Signal(TokenOp), Signal()
         second = Signal()                              # of INSTALL_QP's two CQs
-        step = Signal(range(_COMMAND_WORDS))           # of WRITE_PAGES' turns around the command
+        step = Signal(range(_COMMAND_WORDS))           # of WRITE_PAGES' turns around the command; entry of a history
         index, count, crooked, writing = Signal(config.page_bits), Signal(4), Signal(), Signal()
 
         key = Signal(LookupKey())
@@ -116,9 +126,10 @@ class Sequencer(wiring.Component):
 
         # What the neighbours are told. Each payload stands still while its FSM state lasts.
         expect, cq = view(Opcode.EXPECT_READ), view(Opcode.CREATE_CQ)
-        uploading = Signal()
+        uploading, telling = Signal(), Signal()        # Upload, or an entry of History
         activate = view(Opcode.ACTIVATE_QP)
         completion, upload = Signal(abi.AdminCompletion), Signal(abi.Upload)
+        tell_offset = Signal(9)
         m.d.comb += [
             self.token.p.op.eq(token_op), self.token.p.qp.eq(Mux(token_op == TokenOp.FENCE, 0, qp)),
             self.lookup_update.p.insert.eq(inserting), self.lookup_update.p.qp.eq(qp),
@@ -138,11 +149,16 @@ class Sequencer(wiring.Component):
             upload.eq(self.upload), upload.qpn.eq(entry.qpn), upload.state.eq(entry.state),
             upload.reason.eq(entry.reason),
             self.inline.p.kind.eq(WriteKind.INLINE),
-            self.inline.p.address.eq(Mux(uploading, view(Opcode.UPLOAD_QP).address, self.completion_address)),
+            # Upload's place is aligned so that History follows it without an adder.
+            self.inline.p.address.eq(Mux(uploading | telling, view(Opcode.UPLOAD_QP).address, self.completion_address)
+                                     | Mux(telling, tell_offset, 0)),
             self.inline.p.length.eq(Mux(uploading, abi.nbytes(abi.Upload), abi.nbytes(abi.AdminCompletion))),
-            # What lies behind the completion is not written.
-            self.inline.p.data.eq(Cat(Mux(uploading, upload.as_value()[:128], completion.as_value()),
-                                      upload.as_value()[128:])),
+            # What lies behind the completion, or an entry, is not written.
+            self.inline.p.data.eq(Cat(
+                Mux(uploading, upload.as_value()[:128], Mux(telling, self.history.as_value(), completion.as_value())),
+                upload.as_value()[128:])),
+            tell_offset.eq((step + abi.nbytes(abi.Upload) // _ENTRY_BYTES) << (_ENTRY_BYTES - 1).bit_length()),
+            self.history_qp.eq(qp), self.history_at.eq(step),
             qp_read.addr.eq(qp), qp_write.addr.eq(qp), qp_write.data.eq(entry),
         ]
         with m.If(opcode == Opcode.ACTIVATE_QP):
@@ -181,12 +197,19 @@ class Sequencer(wiring.Component):
             m.d.sync += [entry.state.eq(state), self.alive.bit_select(qp, 1).eq(int(state in _ALIVE))]
             if why is not None:
                 m.d.comb += qp_write.data.reason.eq(why)
+            m.d.sync += [
+                self.note.valid.eq(1), self.note.p.qp.eq(qp), self.note.p.detail.eq(Mux(dying, reason, int(state))),
+                self.note.p.kind.eq(Mux(inserting, abi.HistoryKind.INSTALLED,
+                                        Mux(dying, abi.HistoryKind.FAILED, abi.HistoryKind.STATE))),
+            ]
 
         def stop(op):
             """Take the connection out of the lookup, then send ``op``."""
             m.d.sync += [inserting.eq(0), token_op.eq(op)]
             m.next = "LOOKUP"
 
+        with m.If(self.note.ready):
+            m.d.sync += self.note.valid.eq(0)
         with m.FSM(name="sequencer"):
             with m.State("IDLE"):                      # waits for a death or a command
                 m.d.comb += self.deaths.ready.eq(1)
@@ -407,9 +430,19 @@ class Sequencer(wiring.Component):
                             complete(Status.OK)
 
             with m.State("UPLOAD"):                    # waits until queues takes it
-                m.d.comb += [uploading.eq(1), self.inline.valid.eq(1)]
+                m.d.comb += [uploading.eq(1), self.history_hold.eq(1), self.inline.valid.eq(1)]
                 with m.If(self.inline.ready):
-                    complete(Status.OK)
+                    m.next = "ENTRY_READ"
+            with m.State("ENTRY_READ"):                # the memory is reading
+                m.d.comb += self.history_hold.eq(1)
+                m.next = "ENTRY"
+            with m.State("ENTRY"):                     # waits until queues takes it
+                m.d.comb += [telling.eq(1), self.history_hold.eq(1), self.inline.valid.eq(1)]
+                with m.If(self.inline.ready):
+                    m.d.sync += step.eq(step + 1)
+                    m.next = "ENTRY_READ"
+                    with m.If(step == abi.HISTORY_DEPTH - 1):
+                        complete(Status.OK)
             with m.State("COMPLETE"):                  # waits until queues takes it
                 m.d.comb += self.inline.valid.eq(1)
                 with m.If(self.inline.ready):

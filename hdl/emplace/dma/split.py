@@ -37,18 +37,25 @@ class Splitter(wiring.Component):
             "limit": In(3),
             "o":     Out(stream.Signature(Part(note))),
         })
+        # Public to the proof only: what is still to be cut; the page after it, right a cycle after `page` is; the part
+        # as it was measured, and which state this is.
+        self.low, self.page, self.left = Signal(12), Signal(52), Signal(13)
+        self.next_lower, self.next_upper = Signal(_HALF + 1), Signal(52 - _HALF)
+        self.length, self.fits, self.wide, self.block = Signal(13), Signal(), Signal(), Signal(12)
+        self.carried = Signal(note)
+        self.measuring, self.emitting = Signal(), Signal()
 
     def elaborate(self, platform):
         m = Module()
         i, o = self.i, self.o
 
-        low, page, left = Signal(12), Signal(52), Signal(13)     # of what is still to be cut
-        note = Signal(self.note)
-        # The page after this one; right a cycle after `page` is.
-        next_lower, next_upper = Signal(_HALF + 1), Signal(52 - _HALF)
+        low, page, left = self.low, self.page, self.left
+        next_lower, next_upper = self.next_lower, self.next_upper
+        note = self.carried
+        length, fits, wide, block = self.length, self.fits, self.wide, self.block
         m.d.sync += [next_lower.eq(page[:_HALF] + 1), next_upper.eq(page[_HALF:] + 1)]
 
-        mask, room, length = Signal(12), Signal(13), Signal(13)
+        mask, room = Signal(12), Signal(13)
         with m.Switch(self.limit):
             for n in range(5):
                 with m.Case(n):
@@ -56,7 +63,6 @@ class Splitter(wiring.Component):
             with m.Default():
                 m.d.comb += mask.eq(4095)
         m.d.comb += room.eq((~low & mask) + 1)
-        fits, wide, block = Signal(), Signal(), Signal(12)
 
         with m.If(o.ready):
             m.d.sync += o.valid.eq(0)
@@ -83,6 +89,7 @@ class Splitter(wiring.Component):
                 with m.If(i.valid):
                     m.next = "MEASURE"
             with m.State("MEASURE"):     # for nothing: how much goes into the next part
+                m.d.comb += self.measuring.eq(1)
                 m.d.sync += [
                     fits.eq(left <= room),
                     length.eq(Mux(left <= room, left, room)),
@@ -91,6 +98,7 @@ class Splitter(wiring.Component):
                 ]
                 m.next = "EMIT"
             with m.State("EMIT"):        # for room at the output
+                m.d.comb += self.emitting.eq(1)
                 with m.If(o.ready | ~o.valid):
                     m.d.sync += [
                         o.valid.eq(1),

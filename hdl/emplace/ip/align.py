@@ -74,13 +74,14 @@ class Align(wiring.Component):
             "last": Out(1), "room": Out(4), "end": Out(1), "err": Out(1), "from_host": Out(1),
             "ipv4": Out(1), "tagged": Out(1), "vlan": Out(12), "between": Out(1),
         })
+        # Public to the proof only: the frame's previous word; where in the frame the next one is: 0, 1, 2, more.
+        self.before, self.position = Signal(64), Signal(2)
 
     def elaborate(self, platform):
         m = Module()
         i = self.frames
-        now, before = i.p.data, Signal(64)
+        now, before, position = i.p.data, self.before, self.position
         size = Signal(range(9))
-        position = Signal(2)             # of the frame's word: 0, 1, 2, more
         by_six, by_two = Signal(64), Signal(64)
         m.d.comb += [
             i.ready.eq(1),

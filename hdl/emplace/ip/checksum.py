@@ -34,6 +34,8 @@ class Checksum(wiring.Component):
             "valid": In(1), "index": In(4), "word": In(64), "left": In(16), "total": In(16),
             "ip_good": Out(1), "tcp_good": Out(1),
         })
+        # Public to the proof only: sums of a word's halves, and of what went by.
+        self.front, self.back, self.header, self.segment = Signal(17), Signal(17), Signal(20), Signal(28)
 
     def elaborate(self, platform):
         m = Module()
@@ -47,17 +49,17 @@ class Checksum(wiring.Component):
             m.d.comb += column.eq(Cat(self.word.word_select(2 * n + 1, 8) & keep[2 * n + 1].replicate(8),
                                       self.word.word_select(2 * n, 8) & keep[2 * n].replicate(8)))
         valid, index = Signal(), Signal(2)
-        front, back = Signal(17), Signal(17)
+        front, back, header, segment = self.front, self.back, self.header, self.segment
         more = Signal(4)                 # what a UDP pseudo-header has more than TCP's
         m.d.sync += [
-            more.eq(Mux((self.index == 1) & (self.word[8:16] == 17), 17 - 6, 0)),
+            more.eq(Mux((self.index == 1) & (columns[0][:8] == 17), 17 - 6, 0)),
             valid.eq(self.valid), index.eq(Mux(self.index < 3, self.index, 3)),
             front.eq(columns[0] + columns[1]), back.eq(columns[2] + columns[3]),
         ]
 
         # Second stage. The header is words 0, 1 and half of 2; what TCP sums begins with the addresses, bytes 12..19.
         # The rest of the pseudo-header is 6 + total - 20, or total + 65521 in this arithmetic.
-        both, header, segment = Signal(18), Signal(20), Signal(28)
+        both = Signal(18)
         m.d.comb += both.eq(front + back)
         with m.If(valid):
             with m.Switch(index):

@@ -57,11 +57,13 @@ class Header(wiring.Component):
             "length": Out(signed(17)), "length_next": Out(signed(17)), "length_new": Out(1), "udp": Out(1),
             "bad_ip": Out(1), "options": Out(1), "fragment": Out(1), "bad_protocol": Out(1), "bad_tcp": Out(1),
         })
+        # Public to the proof only: shorter than its total length; malformed.
+        self.short, self.bad_form = Signal(), Signal()
 
     def elaborate(self, platform):
         m = Module()
         word = self.word
-        total, short, bad_form = Signal(16), Signal(), Signal()
+        total, short, bad_form = Signal(16), self.short, self.bad_form
         is_udp, udp_length, udp_summed = Signal(), Signal(), Signal()
         rest = Signal(16)                # what IP's total length leaves for UDP; right with word 3
         m.d.sync += rest.eq(self.total - 20)

@@ -14,6 +14,8 @@ from .records import Outcome, Piece, StreamState, Verdict
 
 __all__ = ["Walk"]
 
+_STAGES = ("idle", "load", "look", "cut", "settle", "size", "tail", "end", "read", "append", "notice", "answer", "store")
+
 
 class Walk(wiring.Component):
     """Owner of MPA's state of all QPs. Takes walk requests, sets reader and cutter to work, and says what came of it.
@@ -78,6 +80,15 @@ class Walk(wiring.Component):
             "parked":      Out(1),
             "unfinished":  Out(1),
         })
+        # Public to the proof only: the states of all QPs, of `qp`, and whether that is known; states of the machine; the
+        # request.
+        self.store = memory.Memory(shape=StreamState(config), depth=config.qps, init=[])
+        self.save = self.store.write_port()
+        self.state, self.known, self.continues = Signal(StreamState(config)), Signal(), Signal()
+        self.scrubbing = Signal()
+        self.new_slot, self.new_length = Signal(config.slot_bits), Signal(12)
+        self.is_token, self.is_lease, self.end_of = Signal(), Signal(), Signal(StreamEnd)
+        self.stage = Signal(data.StructLayout({name: 1 for name in _STAGES}))
 
     def elaborate(self, platform):
         m = Module()
@@ -85,16 +96,16 @@ class Walk(wiring.Component):
         pieces, result = self.read_pieces, self.walked.p
 
         # State of `qp`; in the memory as of the end of its latest request.
-        m.submodules.store = store = memory.Memory(shape=StreamState(config), depth=config.qps, init=[])
-        load, save = store.read_port(), store.write_port()
-        state, known = Signal(StreamState(config)), Signal()
+        m.submodules.store = store = self.store
+        load, save = store.read_port(), self.save
+        state, known = self.state, self.known
         m.d.comb += [save.addr.eq(self.qp), save.data.eq(state)]
 
         # The request: octets, their end, a token, or a lease that ran out.
-        slot, offset, length = Signal(config.slot_bits), Signal(11), Signal(12)
+        slot, offset, length = self.new_slot, Signal(11), self.new_length
         token = Signal(Token(config))
-        is_token, is_lease, end_of = Signal(), Signal(), Signal(StreamEnd)
-        continues = Signal()             # the reader begins in the unfinished slot
+        is_token, is_lease, end_of = self.is_token, self.is_lease, self.end_of
+        continues = self.continues       # the reader begins in the unfinished slot
         outcome = Signal(Outcome)
         enough = Signal()                # a slot may become unfinished
         m.d.sync += enough.eq(self.free_count > config.slot_reserve)
@@ -141,7 +152,7 @@ class Walk(wiring.Component):
         rest = Signal(3)
         m.d.comb += rest.eq(-end[:3])
 
-        with m.FSM():
+        with m.FSM() as fsm:
             with m.State("IDLE"):            # for a lease that ran out, or a request
                 m.d.comb += [self.expired.ready.eq(1), self.walk.ready.eq(~self.expired.valid)]
                 m.d.sync += [
@@ -289,10 +300,11 @@ class Walk(wiring.Component):
                 m.d.comb += save.en.eq(1)
                 m.next = "IDLE"
 
+        m.d.comb += [self.stage[name].eq(fsm.ongoing(name.upper())) for name in _STAGES]
         m.d.comb += [
             self.slot_append.p.slot.eq(state.slot),
             self.slot_append.p.address.eq(address),
             self.slot_append.p.data.eq(self.words.payload),
         ]
-        scrub(m, save, config.qps)       # INSTALL gives back an unfinished slot that it finds
+        m.d.comb += self.scrubbing.eq(scrub(m, save, config.qps))       # INSTALL gives back an unfinished slot that it finds
         return m

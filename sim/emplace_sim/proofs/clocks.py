@@ -106,11 +106,11 @@ _MUTANTS = [
 ]
 
 CLOCK_PROOFS = [
-    Proof("async queue", lambda **it: AsyncQueueProof(False, **it), 13, 20, {AsyncPacketQueue: "queue"}, _MUTANTS,
-          mutant_depth=13, mode="bmc"),
-    Proof("async queue, drop", lambda **it: AsyncQueueProof(True, **it), 13, 20, {AsyncPacketQueue: "queue"}, [
+    Proof("async queue", lambda **it: AsyncQueueProof(False, **it), 10, 20, {AsyncPacketQueue: "queue"}, _MUTANTS,
+          mutant_depth=11, mode="bmc"),
+    Proof("async queue, drop", lambda **it: AsyncQueueProof(True, **it), 10, 20, {AsyncPacketQueue: "queue"}, [
         Mutation("no room is kept for the end", AsyncPacketQueue, "room.eq(store.w_level < self.depth - 2)",
                  "room.eq(store.w_rdy)"),
         _MUTANTS[0],
-    ], mutant_depth=13, mode="bmc"),
+    ], mutant_depth=11, mode="bmc"),
 ]
