@@ -647,7 +647,7 @@ frames  tx_frames_host      frames of the host sent to the wire
 frames  tx_frames_injected  frames of the host put into the receive path
 frames  tx_frames_refused   frames of the host dropped: empty descriptor, bad length, no END in 8, checksum field outside
 frames  tx_frames_bus_error frames of the host dropped: their descriptors or bytes could not be read
-tcp     rx_dead             segments for a QP that is neither in RTS nor in CLOSING, or whose stream has ended
+tcp     rx_dead             segments for a QP that is not in RTS, CLOSING or HELD, or whose stream has ended
 tcp     rx_fast_path        header prediction held
 tcp     rx_slow_path        it did not
 tcp     rx_pure_acks        segments without payload

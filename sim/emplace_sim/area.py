@@ -31,11 +31,41 @@ def _run(command, cwd):
 _LOGIC_PS = 5000
 
 
+def _let_collide(il):
+    """RTLIL whose memories may answer anything to a read of a row that is being written in the same cycle.
+
+    Block RAM does; Yosys otherwise builds a way around each. What the card's own tests say to that: see collide.
+    Memories with the attribute ``reads_collide`` keep theirs.
+    """
+    found, spared, attributes = [], set(), []
+    lines = iter(il.splitlines())
+    for line in lines:
+        words = line.split()
+        if words[:1] == ["module"]:
+            spared = set()
+        elif words[:1] == ["memory"] and "\\reads_collide" in attributes:
+            spared.add(words[-1].lstrip("\\"))
+        attributes = [*attributes, words[1]] if words[:1] == ["attribute"] else []
+        found.append(line)
+        if words[:2] != ["cell", "$memrd_v2"]:
+            continue
+        cell = [line]
+        while cell[-1].strip() != "end":
+            cell.append(next(lines))
+        value = {words[1]: words[2] for words in map(str.split, cell) if words[0] == "parameter"}
+        if value["\\CLK_ENABLE"] == "1" and value["\\MEMID"].strip('"').lstrip("\\") not in spared:
+            width, bits = value["\\TRANSPARENCY_MASK"].split("'")
+            mask = f"{width}'{bits.translate(str.maketrans('01', '10'))}"
+            cell = [f"    parameter \\COLLISION_X_MASK {mask}" if "COLLISION_X_MASK" in line else line for line in cell]
+        found += cell[1:]
+    return "\n".join(found) + "\n"
+
+
 def synthesize(component, workdir, *, flatten=False):
     """Run ``synth_ecp5``; returns cells by module and leaves ``top.json`` for place and route."""
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "top.il").write_text(rtlil.convert(component, name="top", emit_src=False))
+    (workdir / "top.il").write_text(_let_collide(rtlil.convert(component, name="top", emit_src=False)))
     flags = "" if flatten else "-noflatten "
     (workdir / "synth.ys").write_text(
         f"read_rtlil top.il\nscratchpad -set abc9.D {_LOGIC_PS}\nscratchpad -copy abc9.script.flow2 abc9.script\n"

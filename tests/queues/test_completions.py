@@ -234,7 +234,7 @@ def test_order_and_latency(stall):
             assert {name: write[name] for name in fields} == fields
 
 
-def test_payload_passes_in_one_cycle_one_a_cycle():
+def test_payload_passes_in_one_cycle_one_every_two():
     host = Host(6, 0.0)
 
     async def user(ctx):
@@ -244,6 +244,8 @@ def test_payload_passes_in_one_cycle_one_a_cycle():
             _, _, ready = await ctx.tick().sample(host.dut.commands.ready)
             assert ready
             assert ctx.get(host.dut.writes.valid) and ctx.get(host.dut.writes.p.address) == n
+            _, _, ready = await ctx.tick().sample(host.dut.commands.ready)
+            assert not ready and not ctx.get(host.dut.writes.valid)
         ctx.set(host.dut.commands.valid, 0)
 
     host.run(user)

@@ -9,7 +9,7 @@ import cocotb
 
 from emplace.abi import FrameReason, QpState
 from emplace.config import PROFILES
-from emplace.mac.rx import FRAME_LIMIT
+from emplace.mac.records import FRAME_LIMIT
 from emplace_sim import sender
 from emplace_sim.driver_frames import FrameReceiver
 from emplace_sim.inet import checksum

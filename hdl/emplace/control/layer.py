@@ -182,8 +182,6 @@ class Control(wiring.Component):
             self.frame_ring.eq(registers.frame_ring), self.frame_settings.eq(registers.frame_settings),
             self.frame_vector.eq(registers.frame_vector),
             holder.released.eq(self.released),
-            self.msix_write.eq(registers.msix_write), self.msix_look.eq(registers.msix_look),
-            registers.msix_word.eq(self.msix_word), registers.msix_pending.eq(self.msix_pending),
             counters.strobes.eq(self.counts), counters.pair.eq(registers.pair), registers.counters.eq(counters.data),
             self.count.commands.eq(sequencer.commands), self.count.commands_refused.eq(sequencer.commands_refused),
         ]

@@ -17,6 +17,7 @@ from .records import HistoryNote, Token, TokenOp, UploadPart
 __all__ = ["Sequencer"]
 
 _COMMAND_WORDS = abi.COMMAND_BYTES // 8
+_ALIVE = (abi.QpState.RTS, abi.QpState.CLOSING, abi.QpState.HELD)     # TCP works for it
 _ENTRY_BYTES = abi.nbytes(abi.History.elem_shape)
 _FIRST_PAGE_WORD = 2           # of WRITE_PAGES: where its addresses begin
 
@@ -46,7 +47,7 @@ class Sequencer(wiring.Component):
     holds, held : ``Out(stream.Signature(HoldOrder(config)))``, ``In(stream.Signature(HoldAnswer))``
         To :class:`~emplace.control.hold.Holder`.
     alive : ``Out(qps)``
-        Bit n: QP slot n is in RTS, CLOSING or held.
+        Bit n: QP slot n is in RTS, CLOSING or HELD.
     upload : ``In(UploadPart)``
     note : ``Out(stream.Signature(HistoryNote(config)))``
         Each change of a QP's state.
@@ -177,7 +178,7 @@ class Sequencer(wiring.Component):
                 ]
 
         established = Signal()                         # TCP still works for it
-        m.d.comb += established.eq((entry.state == State.RTS) | (entry.state == State.CLOSING) | (entry.state == State.HELD))
+        m.d.comb += established.eq(Cat(entry.state == state for state in _ALIVE).any())
         unknown, mine = Signal(), Signal()             # the slot isn't that QP's
         m.d.comb += [
             mine.eq((entry.state != State.EMPTY) & (entry.qpn == install.qpn)), unknown.eq(~mine),
@@ -194,9 +195,7 @@ class Sequencer(wiring.Component):
         def store(state, why=None):
             """The QP's new state."""
             m.d.comb += [qp_write.en.eq(1), qp_write.data.state.eq(state)]
-            m.d.sync += [
-                entry.state.eq(state), self.alive.bit_select(qp, 1).eq(int(state in (State.RTS, State.CLOSING, State.HELD))),
-            ]
+            m.d.sync += [entry.state.eq(state), self.alive.bit_select(qp, 1).eq(int(state in _ALIVE))]
             if why is not None:
                 m.d.comb += qp_write.data.reason.eq(why)
             m.d.sync += [

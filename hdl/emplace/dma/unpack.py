@@ -95,11 +95,14 @@ class Unpacker(wiring.Component):
         ]
         has_low, has_high, low_out, over, more = Signal(), Signal(), Signal(), Signal(), Signal(11)
         kept, kept_valid = Signal(32), Signal()
+        some, two, count, lacking = Signal(), Signal(), Signal(2), Signal()
         flushing, flush_err = Signal(), Signal()
         m.d.comb += [
-            has_low.eq(~begins & left.any()),
-            has_high.eq(~(begins & wide) & ~half & (left > has_low)),
-            more.eq(left - has_low - has_high),
+            some.eq(left.any()), two.eq(left[1:].any()),
+            has_low.eq(~begins & some),
+            has_high.eq(~(begins & wide) & ~half & Mux(begins, some, two)),
+            count.eq(has_low + has_high), more.eq(left - count),
+            lacking.eq(left > count),                # more.any(), without waiting for it
             low_out.eq(~begins & kept_valid),
             over.eq(ends & moved & has_high),        # one more beat for the upper doubleword
         ]
@@ -116,9 +119,9 @@ class Unpacker(wiring.Component):
                 o.p.data.eq(Mux(moved, Cat(kept, word[:32]), word)),
                 o.p.mask.eq(Mux(moved, Cat(low_out, has_low), Cat(has_low, has_high))),
                 o.p.first.eq(begins), o.p.last.eq(ends & ~over),
-                o.p.err.eq(ends & ~over & (err | more.any())),
+                o.p.err.eq(ends & ~over & (err | lacking)),
                 kept.eq(word[32:]), kept_valid.eq(has_high), shift.eq(moved), data_left.eq(more),
-                flushing.eq(over), flush_err.eq(err | more.any()),
+                flushing.eq(over), flush_err.eq(err | lacking),
             ]
             with m.If(begins):
                 m.d.sync += [

@@ -52,7 +52,7 @@ class Checksum(wiring.Component):
         front, back, header, segment = self.front, self.back, self.header, self.segment
         more = Signal(4)                 # what a UDP pseudo-header has more than TCP's
         m.d.sync += [
-            more.eq(Mux((self.index == 1) & (self.word[8:16] == 17), 17 - 6, 0)),
+            more.eq(Mux((self.index == 1) & (columns[0][:8] == 17), 17 - 6, 0)),
             valid.eq(self.valid), index.eq(Mux(self.index < 3, self.index, 3)),
             front.eq(columns[0] + columns[1]), back.eq(columns[2] + columns[3]),
         ]

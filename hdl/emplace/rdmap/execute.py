@@ -159,7 +159,9 @@ class Execute(wiring.Component):
 
         def complete():
             emit(PlaceKind.CQE)
-            m.d.sync += [commands.p.cq.eq(Mux(is_response, now.send_cq, now.recv_cq)), commands.p.data.eq(report.cqe),
+            # Behind the body `data` means nothing.
+            m.d.sync += [commands.p.cq.eq(Mux(is_response, now.send_cq, now.recv_cq)),
+                         commands.p.data[:len(report.cqe.as_value())].eq(report.cqe),
                          self.count.rx_completions.eq(1)]
 
         def fail(why, status=WcStatus.SUCCESS):

@@ -112,7 +112,7 @@ class Counters(wiring.Component):
         m.d.sync += total.eq(Cat(taken2, old[low_bits:] + (taken2 < old[:low_bits])))
         olds = []
         for bank in range(2):
-            store = memory.Memory(shape=32, depth=self.pairs, init=[])
+            store = memory.Memory(shape=32, depth=self.pairs, init=[], attrs={"reads_collide": 1})    # the host's do
             m.submodules[f"bank_{bank}"] = store
             scan, look, write = store.read_port(), store.read_port(), store.write_port()
             olds.append(scan.data)
