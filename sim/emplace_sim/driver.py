@@ -210,7 +210,7 @@ class Device:
                 raise CardError(f"interrupt {message} at {address:#x}")
             self.fired[message] += 1
         self.bus.interrupted = fired
-        await self._register("EVENT_VECTOR", event_vector)
+        await self.register("EVENT_VECTOR", event_vector)
         for vector in range(vectors):
             await self.bus.write64(abi.MSIX_PAGE + 16 * vector, MSI_ADDRESS)
             await self.bus.write64(abi.MSIX_PAGE + 16 * vector + 8, vector)       # data, and the mask bit 0
