@@ -47,7 +47,7 @@ demo: setup
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/python tools/check_imports.py
-	@$(BIN)/basedpyright --warnings=false || $(BIN)/basedpyright
+	@$(BIN)/basedpyright
 
 test: lint
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m 'not slow'

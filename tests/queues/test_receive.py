@@ -308,6 +308,11 @@ REFUSED = {
     "no such QP": (DoorbellKind.RQ, 0x22, 1, 0),
     "more than the ring has": (DoorbellKind.RQ, 0x21, 9, 1),
     "SQ of another context": (DoorbellKind.SQ, 0x21, 1, 2),
+    "SQ: another number in the same slot": (DoorbellKind.SQ, 0x29, 1, 1),
+    "SQ: number of more than 24 bits": (DoorbellKind.SQ, 0x0100_0021, 1, 1),
+    "SQ: more than the ring has": (DoorbellKind.SQ, 0x21, 17, 1),
+    "SQ: the QP has none": (DoorbellKind.SQ, 0x23, 1, 1),
+    "SQ: no such QP": (DoorbellKind.SQ, 0x22, 1, 0),
     "CQ of another context": (DoorbellKind.CQ, 1, 0, 1),
     "CQ: more than was produced": (DoorbellKind.CQ, 1, 1, 2),
     "CQ: no such": (DoorbellKind.CQ, 2, 0, 0),
@@ -326,17 +331,19 @@ def test_doorbells_that_are_refused(why):
         await host.create_cq(ctx, 1, context=2)
         base = await host.install(ctx, 1, qpn=0x21, context=1)
         Queue(host, 1, base, 3).write(8)
+        await host.install_send(ctx, 1, qpn=0x21, context=1, log2=4)
+        await host.install_send(ctx, 3, qpn=0x23, context=1, log2=0)
         await host.ring_doorbell(ctx, kind, number, value, context)
         await idle(ctx, 60)
         assert host.counted["doorbell_refused"] == 1
-        assert host.memory.reads == []
+        assert host.memory.reads == [] and host.send_memory.reads == [] and host.send_ready == []
         # Nothing was changed: the right ones still work, from the page of the owner and from the kernel's
-        for good in ((DoorbellKind.RQ, 0x21, 1, 1), (DoorbellKind.RQ, 0x21, 2, 0), (DoorbellKind.SQ, 0x21, 99, 1),
+        for good in ((DoorbellKind.RQ, 0x21, 1, 1), (DoorbellKind.RQ, 0x21, 2, 0), (DoorbellKind.SQ, 0x21, 16, 1),
                      (DoorbellKind.CQ, 1, 0, 2), (DoorbellKind.CQ_ARM, 1, 7, 2)):
             await host.ring_doorbell(ctx, *good)
         await idle(ctx, 120)
         assert host.counted["doorbell_refused"] == 1
-        assert len(host.memory.reads) == 2
+        assert len(host.memory.reads) == 2 and host.send_ready == [1]
 
     host.run(user)
 

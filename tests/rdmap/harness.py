@@ -29,13 +29,17 @@ LLP = {Reason.NONE: UlpduStatus.OK, Reason.FPDU_LENGTH: UlpduStatus.LENGTH, Reas
        Reason.PEER_RESET: UlpduStatus.RESET}
 
 
+RECEIVING = ("access", "granted", "take", "taken", "sge", "sge_data", "commands", "died", "expect", "expect_result", "cmd",
+             "upload", "count")
+
+
 class Chain(wiring.Component):
-    """Ddp and Rdmap in a row."""
+    """Ddp and Rdmap's receiving side in a row; nothing is sent."""
 
     def __init__(self, config=TINY):
         self.config = config
         self.rdmap = Rdmap(config)
-        ports = {name: member for name, member in self.rdmap.signature.members.items() if name != "segments"}
+        ports = {name: self.rdmap.signature.members[name] for name in RECEIVING}
         super().__init__({"ulpdus": In(stream.Signature(UlpduRecord(config))), **ports})
 
     def elaborate(self, platform):

@@ -9,6 +9,7 @@ from emplace import abi
 from emplace.abi import HistoryKind
 from emplace.config import NicConfig
 from emplace.control.records import RecordKind, TokenOp
+from emplace.llp import SendOutcome
 from emplace.tcp.layer import Tcp
 from emplace.tcp.records import StreamEnd
 from emplace_sim import words
@@ -71,7 +72,7 @@ class Bench:
         for testbench in testbenches:
             sim.add_testbench(finish(testbench))
         sim.add_testbench(watchdog)
-        for background in (self._watch, self._mpa, self._free, self._frames):
+        for background in (self._watch, self._mpa, self._free, self._frames, self._ulp):
             sim.add_testbench(background, background=True)
         sim.run()
 
@@ -150,6 +151,15 @@ class Bench:
         whole = b"".join(word.to_bytes(8, "little") for word in words[2:])
         ctx.set(port.en, 0)
         return whole[offset - 8 * first:][:length]
+
+    async def _ulp(self, ctx):
+        """A sending side with nothing to send, which always listens."""
+        dut = self.dut
+        ctx.set(dut.released.ready, 1)
+        ctx.set(dut.send_died.ready, 1)
+        while True:
+            await self._take(ctx, dut.ask)
+            await self._give(ctx, dut.answer, {"outcome": SendOutcome.NOTHING})
 
     async def _free(self, ctx):
         dut = self.dut

@@ -14,15 +14,16 @@ __all__ = ["Samples"]
 
 _WORDS = abi.SAMPLE_BYTES // 8
 _BUFFERS = 4
+_CUT = ("rx_oversize", "rx_jabbers")       # frames that end before their verdict
 
 
 class Samples(wiring.Component):
     """Looks on at ip's input and never holds it up.
 
     The first words of the last four frames are kept. A counter's strobe has those of its frame copied to the counter's
-    sample: mac's means the next frame that ends with ``err``, any other the last one that ended without. While a copy is
-    under way each layer has one more in line, the newest. A frame whose buffer is still to be copied from is not kept
-    itself, and its counter keeps the sample that it has.
+    sample: mac's means the next frame that ends with ``err``, or the last if that was cut for its length; any other
+    the last one that ended without. While a copy is under way each layer has one more in line, the newest. A frame whose
+    buffer is still to be copied from is not kept itself, and its counter keeps the sample that it has.
 
     Latency: a copy takes 10 cycles. After reset all samples are 0.
 
@@ -92,13 +93,24 @@ class Samples(wiring.Component):
             taken = Signal(name=f"{layer}_taken")
             with m.If(taken):
                 m.d.sync += waiting.eq(0)
-            if layer == "mac":           # its verdict comes before, with or right behind the frame's last word
-                counted, counter = Signal(), Signal(range(rows))
+            if layer == "mac":
+                # Its verdict comes before or with the frame's last word; but a frame that is too long is cut, and ends
+                # here before its verdict.
+                long = Signal()
+                counted, counter, cut, pair = Signal(), Signal(range(rows)), Signal(), Signal()
+                m.d.comb += [
+                    long.eq(Cat(strobe for strobe, n in mine if abi.COUNTERS[n].name in _CUT).any()),
+                    pair.eq(Mux(spoils, counted | any_, long & cut)),
+                ]
                 with m.If(any_):
                     m.d.sync += [counted.eq(1), counter.eq(row)]
-                with m.If(spoils & (counted | any_)):
-                    m.d.sync += [counted.eq(0), waiting.eq(spoiled.kept), Cat(order.kept, order.buffer, order.words).eq(
-                        Cat(spoiled.kept, spoiled.buffer, spoiled.words)), order.row.eq(Mux(any_, row, counter))]
+                with m.If(spoils):
+                    m.d.sync += cut.eq(~(counted | any_))
+                with m.If(pair):
+                    m.d.sync += [
+                        counted.eq(0), cut.eq(0), waiting.eq(spoiled.kept), order.row.eq(Mux(any_, row, counter)),
+                        order.kept.eq(spoiled.kept), order.buffer.eq(spoiled.buffer), order.words.eq(spoiled.words),
+                    ]
             else:
                 with m.If(any_):
                     m.d.sync += [waiting.eq(passed.kept), Cat(order.kept, order.buffer, order.words).eq(
