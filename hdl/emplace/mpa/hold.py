@@ -6,14 +6,13 @@ from amaranth.lib.wiring import In, Out
 
 from ..llp import HEADER_BYTES, UlpduRecord
 from ..stream.packet import PacketSignature
-from ..stream.queue import Queue
 from .records import HoldWrite, Verdict
 
 __all__ = ["HoldQueue"]
 
 
 class HoldQueue(wiring.Component):
-    """Packets that wait for their verdict, two of ``fpdu_max`` deep, and the queue of records, four deep.
+    """Packets that wait for their verdict, two of ``fpdu_max`` deep, and the record of one that has its.
 
     A packet's ``commit`` may come as late as in the cycle of the next packet's first ``write``.
 
@@ -103,20 +102,22 @@ class HoldQueue(wiring.Component):
         with m.If(move):
             m.d.sync += [o.p.data.eq(read.data.data), o.p.empty.eq(read.data.empty), o.p.last.eq(read.data.last)]
 
-        m.submodules.records = records = Queue(UlpduRecord(self.config), 4)
+        # The record's register. The largest of all records: a queue of them would be hundreds of LUTs.
+        ulpdus, room = self.ulpdus, Signal()
         chosen = Signal(Verdict(self.config))
         with m.If(self.verdict.valid):
             m.d.comb += chosen.eq(self.verdict.payload)
         with m.Else():
             m.d.comb += chosen.eq(self.notice.payload)
         m.d.comb += [
-            *(records.i.p[name].eq(chosen[name]) for name in ("kind", "token", "qp", "length", "status", "claimed")),
-            records.i.p.header.eq(self.header),
-            records.i.valid.eq(self.verdict.valid | self.notice.valid),
-            self.verdict.ready.eq(records.i.ready),
-            self.notice.ready.eq(records.i.ready & ~self.verdict.valid),
-            self.ulpdus.payload.eq(records.o.payload),
-            self.ulpdus.valid.eq(records.o.valid),
-            records.o.ready.eq(self.ulpdus.ready),
+            room.eq(ulpdus.ready | ~ulpdus.valid),
+            self.verdict.ready.eq(room),
+            self.notice.ready.eq(room & ~self.verdict.valid),
         ]
+        with m.If(room):
+            m.d.sync += [
+                ulpdus.valid.eq(self.verdict.valid | self.notice.valid),
+                *(ulpdus.p[name].eq(chosen[name]) for name in ("kind", "token", "qp", "length", "status", "claimed")),
+                ulpdus.p.header.eq(self.header),
+            ]
         return m
