@@ -192,6 +192,16 @@ def test_too_few_descriptors():
     assert run.counts == {"rx_frames_host": 1, "rx_frame_no_buffer": 2}
 
 
+def test_just_enough_descriptors():
+    """A frame that fills its buffers to the last byte needs no more of them."""
+    for split, header, length in ((False, 0, 512), (True, 54, 54 + 512), (True, 66, 66)):
+        frame = Frame(MINE + bytes(range(250)) * 3, header=header)
+        frame.data = frame.data[:length]
+        bench = Bench(split=split)
+        bench.go([frame], posted=max(1, (length - header * split) // 256))
+        expect(bench, [frame])
+
+
 def test_producer_claims_too_much():
     """More descriptors than the ring has: none is read."""
     bench = Bench(log2=2)
@@ -288,6 +298,29 @@ def test_restart_at_any_time(delay):
     expect(bench, frames[1:])
 
 
+def test_restart_stops_reads():
+    """From the restart on no read begins that was due before, at whatever time it comes."""
+    bench = Bench(log2=4, latency=(3, 6))
+    bench.strict = False
+
+    async def restarts(ctx, bench):
+        for delay in range(24):
+            await bench.restart(ctx, log2=4)
+            for _ in range(60):
+                await ctx.tick()
+            await bench.post(ctx, 16)
+            for _ in range(delay):
+                await ctx.tick()
+            await bench.restart(ctx, log2=4)
+            await ctx.tick()
+            begun = len(bench.run_.reads)
+            for _ in range(60):
+                await ctx.tick()
+            assert len(bench.run_.reads) == begun, f"{delay} cycles behind the descriptors"
+    bench.go([restarts], posted=0)
+    assert len(bench.run_.reads) > 12
+
+
 def held(qp, n, **more):
     return Frame(MINE + bytes([n] * 60), reason=FrameReason.HELD, qp=qp, gap=20, **more)
 
@@ -306,17 +339,17 @@ def test_marks(stall):
     """A mark says which completion was the QP's last: of that QP alone, since it was new, and not before it is sure."""
     bench = Bench(log2=5, stall=stall)
     names = {1: 0xABC1, 2: 0xABC2, 15: 0xFFFFFF}
-    plain = Frame(MINE + bytes(60), gap=20)
+    plain = Frame(MINE + bytes(60), gap=20, qp=1)        # whose `qp` means nothing
     frames = [held(1, 1), plain, held(2, 2), held(1, 3), held(15, 4), held(1, 5)]
     script = [*(mark(qp, fresh=True, qpn=name) for qp, name in names.items()), settle, mark(1), settle,
-              *frames[:2], mark(1), settle, *frames[2:4], mark(1), mark(2), mark(15), settle, *frames[4:], mark(15), mark(1),
-              settle, mark(1, fresh=True, qpn=5), mark(1), mark(2)]
+              *frames[:2], mark(1), settle, *frames[2:4], mark(1), mark(2), mark(15), settle, *frames[4:], plain, mark(15),
+              mark(1), settle, mark(1, fresh=True, qpn=5), mark(1), mark(2)]
     run = bench.go(script, drain=2500)
-    expect(bench, frames, names=names)
+    expect(bench, [*frames, plain], names=names)
     assert [(any_, index if any_ else None) for any_, index in run.reached] == [(0, None)] * 4 + [
         (1, 0), (1, 3), (1, 2), (0, None), (1, 4), (1, 5), (0, None), (0, None), (1, 2)]
     # A mark is answered behind the completions in front of it.
-    assert [done for _, done in run.order][4:10] == [2, 4, 4, 4, 6, 6]
+    assert [done for _, done in run.order][4:10] == [2, 4, 4, 4, 7, 7]
 
 
 def test_mark_among_arriving_words():
