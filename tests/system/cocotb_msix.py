@@ -74,7 +74,7 @@ async def next_and_next_solicited(dut):
     await b.device.flush(inbox.link.qp)                        # errors count as solicited
     assert await inbox.cq.event(5000)
     assert (await b.completions(inbox.link, 1))[0]["status"] == WcStatus.WR_FLUSH_ERR
-    assert set(b.device.fired) == {2, 0}                       # 0: the event ring's, LAST_WQE
+    assert await b.until(lambda: set(b.device.fired) == {2, 0}, 5000)    # 0: the event ring's, LAST_WQE
     b.check()
     await b.stop()
 
