@@ -28,7 +28,7 @@ from .capture import (
     relative,
 )
 from .host import CANARY
-from .replay_wire import Feed, Sender, after_mpa, captured_feed, recut_feed
+from .replay_wire import Feed, Sender, after_mpa, captured_feed, closes, recut_feed
 
 __all__ = ["Region", "Receive", "Read", "Place", "Completion", "Event", "ConnectionPlan", "Plan", "make_plan", "Image"]
 
@@ -103,6 +103,8 @@ class ConnectionPlan:
     steps: list = field(default_factory=list)      # Place, Completion, Event; in the order of the stream
     fpdus: int = 0           # that the card must accept
     fails: bool = False      # the stream ends with an error (42_*)
+    fin: bool = False        # the peer closes its side behind the stream
+    reset: bool = False      # the peer resets the connection behind that
     #: Read Response k may be fed once k + 1 reads are expected: stream offsets where responses begin.
     responses: list[int] = field(default_factory=list)
     #: (from the peer, frame) of the start-up in the capture, in front of everything: for the tap.
@@ -110,8 +112,13 @@ class ConnectionPlan:
 
     @property
     def last_ack(self):
-        """Acknowledgement that all of the stream needs; None if the stream fails before its end."""
-        return None if self.fails else self.peer.start + len(self.peer.stream) & 0xFFFFFFFF
+        """Acknowledgement of all of the stream, FIN included; None if the stream fails before its end."""
+        return None if self.fails else self.peer.start + len(self.peer.stream) + self.fin & 0xFFFFFFFF
+
+    @property
+    def ends(self):
+        """Reasons with which the peer ends the stream, in order."""
+        return [reason for reason, on in ((Reason.PEER_FIN, self.fin), (Reason.PEER_RESET, self.reset)) if on]
 
     def placed(self, kind):
         return sum(len(step.data) for step in self.steps if isinstance(step, Place) and step.kind == kind)
@@ -284,6 +291,9 @@ def _connection(connection: Connection, role, rng):
                 send, got = send + 1, 0
         else:
             raise CaptureError(f"{plan.name}: RDMAP opcode {opcode} is none that can be replayed")
+    if not plan.fails:
+        plan.fin, plan.reset = closes(peer)
+        plan.steps += [Event(_ENDS[reason], reason=reason) for reason in plan.ends]
     for k in plan.reads:                     # sinks whose response the capture does not hold need a region too
         if k.length and k.stag not in spans:
             reach(k.stag, k.to, k.to + k.length, Access.LOCAL_WRITE)
@@ -292,6 +302,9 @@ def _connection(connection: Connection, role, rng):
             raise CaptureError(f"{plan.name}: accesses to STag {stag:#010x} are {end - first} bytes apart")
         plan.regions.append(Region(stag, first, end - first, access))
     return plan
+
+
+_ENDS = {Reason.PEER_FIN: EventType.FIN_RECEIVED, Reason.PEER_RESET: EventType.RST_RECEIVED}
 
 
 def _interleave(lists, rng):

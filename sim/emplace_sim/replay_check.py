@@ -5,7 +5,7 @@ from collections import Counter
 from emplace import abi
 from emplace.abi import EventType, QpFlags, Reason, WcStatus
 
-from .capture import ACK, _dissect, relative
+from .capture import ACK, FIN, _dissect, relative
 from .driver_records import unpack
 from .host import CANARY
 from .inet import ones_sum
@@ -55,14 +55,18 @@ class ConnectionCheck:
     def acked_offset(self):
         return relative(self.acked, self.plan.install["rcv_nxt"])
 
+    def _left(self):
+        """Completions and events of the plan that have not come."""
+        return [step for step in self.plan.steps[self._cursor:] if not isinstance(step, Place)]
+
     @property
-    def outcome_seen(self):
-        """Every completion and event of the plan has come."""
-        return not any(not isinstance(step, Place) for step in self.plan.steps[self._cursor:])
+    def ready_to_close(self):
+        """All but what the peer's FIN or RST means has come."""
+        return len(self._left()) <= len(self.plan.ends) and (self.plan.fails or self.acked_offset >= len(self.plan.peer.stream))
 
     @property
     def done(self):
-        return self.outcome_seen and (self.plan.fails or self.acked == self.plan.last_ack)
+        return not self._left() and (self.plan.fails or self.acked == self.plan.last_ack)
 
     # What lands in memory
 
@@ -108,7 +112,7 @@ class ConnectionCheck:
         if kind == EventType.QP_ERROR:
             self.failed = True
             self.crc_errors += record["reason"] == Reason.FPDU_CRC
-        self.failed |= kind == EventType.TERMINATE_RECEIVED
+        self.failed |= kind in (EventType.TERMINATE_RECEIVED, EventType.RST_RECEIVED)
         reason = Reason(record["reason"]).name if record["reason"] in Reason.__members__.values() else record["reason"]
         step = self._next(f"event {kind!r}, reason {reason}, terminate {record['terminate']:#06x}")
         if step is None:
@@ -121,9 +125,9 @@ class ConnectionCheck:
             self.problem(f"event {self.events - 1} is {kind!r}, not {step.type!r}")
         if step.reason is not None and record["reason"] != step.reason:
             self.problem(f"event {self.events - 1} has reason {reason}, not {step.reason.name}")
-        if step.reason is not None and record["terminate"] != abi.TERMINATE[step.reason]:
-            self.problem(f"event {self.events - 1} has Terminate code {record['terminate']:#06x}, "
-                         f"not {abi.TERMINATE[step.reason]:#06x}")
+        terminate = 0 if step.reason is None else abi.TERMINATE[step.reason] or 0
+        if step.reason is not None and record["terminate"] != terminate:
+            self.problem(f"event {self.events - 1} has Terminate code {record['terminate']:#06x}, not {terminate:#06x}")
         if record["data"][:len(step.data)] != step.data:
             self.problem(f"event {self.events - 1} has data {record['data'].hex()}, not {step.data.hex()}")
 
@@ -145,13 +149,13 @@ class ConnectionCheck:
         for step in self.plan.steps[self._cursor:]:
             if isinstance(step, Place):
                 self.image.place(step)
-        left = [step for step in self.plan.steps[self._cursor:] if not isinstance(step, Place)]
         counts = Counter(step.opcode.name + " completion" if isinstance(step, Completion) else step.type.name + " event"
-                         for step in left)
+                         for step in self._left())
         for what, count in counts.items():
             self.problem(f"{count} x {what} did not come")
         if not self.plan.fails and self.acked != self.plan.last_ack:
-            self.problem(f"acknowledged up to stream offset {self.acked_offset} of {len(self.plan.peer.stream)}")
+            last = len(self.plan.peer.stream) + self.plan.fin
+            self.problem(f"acknowledged up to stream offset {self.acked_offset} of {last}")
         wrong = self.mismatched()
         if wrong:
             self.problem(f"{wrong} bytes are wrong at the end")
@@ -163,8 +167,8 @@ class ConnectionCheck:
 
     def feeding(self, feed):
         """``feed`` is on its way to the card."""
-        self.sent = max(self.sent, feed.end)
         frame = _dissect(feed.number, 0, feed.frame)
+        self.sent = max(self.sent, feed.end + bool(frame.flags & FIN))
         if "Timestamp" in frame.options:
             self.tsvals.add(frame.options["Timestamp"][0])
 

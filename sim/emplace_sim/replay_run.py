@@ -12,6 +12,7 @@ import pickle
 import random
 import time
 import traceback
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -274,7 +275,7 @@ class PlanRun(Bench):
                 await self._settle(current)  # only to tell whose fast path it was
             current = check
             if feed.closing:
-                await self._wait(functools.partial(_is_done, check))     # or for long enough: then FIN comes all the same
+                await self._wait(functools.partial(_ready_to_close, check))  # or long enough: then FIN comes all the same
             elif feed.has_data and not await self._wait(functools.partial(self._may_come, feed, check)):
                 return False
             if check.duplicates >= DUPLICATES:
@@ -336,10 +337,11 @@ class PlanRun(Bench):
             self.histories[check.number] = upload["history"]
             sends = len(check.plan.receives)
             requests = sum(event.type == abi.EventType.READ_REQUEST for event in check.plan.expected(Event))
+            state = QpState.ERROR if check.plan.reset else QpState.CLOSING if check.plan.fin else QpState.RTS
             want = {"state": QpState.ERROR} if check.plan.fails else {
-                "state": QpState.RTS, "rcv_nxt": check.plan.last_ack, "recv_msn": 1 + sends,
+                "state": state, "rcv_nxt": check.plan.last_ack, "recv_msn": 1 + sends,
                 "recv_read_msn": 1 + requests, "rq_consumed": sends, "snd_nxt": check.plan.install["snd_nxt"],
-                "reason": 0}
+                "reason": check.plan.ends[-1] if check.plan.ends else 0}
             for name, value in want.items():
                 if upload[name] != value:
                     check.problem(f"uploaded {name} is {upload[name]:#x}, not {value:#x}")
@@ -362,8 +364,9 @@ class PlanRun(Bench):
         self.problems += [f"counter {name} is {counters[name]}" for name in FORBIDDEN if counters.get(name)]
         good = counters and not any(check.plan.fails for check in self.checks)
         if good:
-            self.problems += [f"counter {name} is {value}" for name, value in counters.items()
-                              if name.startswith("err_") and value]
+            ends = Counter(f"err_{reason.name.lower()}" for check in self.checks for reason in check.plan.ends)
+            self.problems += [f"counter {name} is {value}, not {ends[name]}" for name, value in counters.items()
+                              if name.startswith("err_") and value != ends[name]]
             fpdus = sum(check.plan.fpdus for check in self.checks)
             if counters["rx_fpdus"] != fpdus:
                 self.problems.append(f"counter rx_fpdus is {counters['rx_fpdus']}, not {fpdus}")
@@ -397,8 +400,8 @@ class PlanRun(Bench):
         return rows
 
 
-def _is_done(check):
-    return check.done
+def _ready_to_close(check):
+    return check.ready_to_close
 
 
 _FAST_PATH = [counter.name for counter in abi.COUNTERS].index("rx_fast_path")

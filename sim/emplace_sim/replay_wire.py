@@ -95,7 +95,7 @@ def after_mpa(side: Side) -> list[Frame]:
 def captured_feed(side: Side, connection: int):
     """(position, Feed) of the peer's frames as captured, padded and with FCS.
 
-    What comes with or behind the first FIN or RST is ``closing``, and moved behind the last data.
+    What comes with or behind the first FIN or RST and behind all data is ``closing``. A RST is moved there.
     """
     frames = after_mpa(side)
     last_data = max((f.number for f in frames if f.payload), default=0)
@@ -105,13 +105,24 @@ def captured_feed(side: Side, connection: int):
         start = relative(f.seq, side.start)
         end = start + len(f.payload)
         if f.payload and f.flags & FIN:
-            # The card leaves FIN to its host and drops the segment: as a peer would, send the data again without.
+            # The data first, without FIN: what closes waits until all data has had its effect.
             found.append((f.number, replace(Sender(side, connection).segment(max(start, 0), end), number=f.number)))
             start = end
         late = closing and not (f.payload and not f.flags & (FIN | RST))
-        found.append((max(f.number, last_data) if late else f.number,
-                      Feed(connection, finish(f.raw), max(start, 0), max(end, 0), late, f.number)))
+        at = max(f.number, last_data) if f.flags & RST else f.number
+        found.append((at, Feed(connection, finish(f.raw), max(start, 0), max(end, 0), late and at >= last_data, f.number)))
     return found
+
+
+def closes(side: Side):
+    """(FIN, RST) that count when the peer's frames come behind its last data: in order, RFC 5961 3.2."""
+    fin, end = False, len(side.stream)
+    for f in after_mpa(side):
+        if f.flags & FIN and relative(f.end, side.start) == end + 1 and not fin:
+            fin = True
+        elif f.flags & RST and relative(f.seq, side.start) == end + fin:
+            return fin, True
+    return fin, False
 
 
 def _cuts(side, limit, rng):
