@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from emplace import abi
 from emplace.abi import EventType, QpFlags, QpState, Reason, Status, WcOpcode
 from emplace_sim.bus import BAR0, CARD_ID, FastBus
-from emplace_sim.capture import _dissect, parse_fpdus, relative
+from emplace_sim.capture import FIN, RST, SYN, _dissect, parse_fpdus, relative
 from emplace_sim.driver_records import pack, unpack
 from emplace_sim.host_tlp import Tlp, completion, memory_request
 from emplace_sim.xgmii import XgmiiDriver, XgmiiMonitor
@@ -22,7 +22,7 @@ __all__ = ["FAULTS", "ModelCard", "Pads"]
 
 #: What may be broken, and what the harness must say of it.
 FAULTS = {"lose": "", "flip": "bytes are wrong", "late": "wrong when completion", "twice": "bytes of Writes were placed",
-          "spill": "outside of any buffer", "deaf": "got stuck", "no_cqe": "completion did not come",
+          "spill": "outside of any buffer", "deaf": "got stuck", "no_cqe": "of RECV comes first",
           "bad_fcs": "wrong FCS", "counter": "counter err_stag is 1", "upload": "uploaded recv_msn"}
 
 
@@ -118,7 +118,7 @@ class ModelCard(MockBus):
         if status is None:
             key = (c["remote_ip"], c["remote_port"]), (c["local_ip"], c["local_port"])
             self.streams[key] = {"install": c, "next": c["rcv_nxt"], "held": [], "open": b"", "recent": c["ts_recent"],
-                                 "sends": 0, "requests": 0, "reads": [], "dead": False, "late": []}
+                                 "sends": 0, "requests": 0, "reads": [], "dead": False, "late": [], "fin": None, "reason": 0}
         return status
 
     def expect_read(self, c):
@@ -134,7 +134,8 @@ class ModelCard(MockBus):
     def upload_qp(self, c):
         s = self._stream(c["qpn"])
         self.memory.write(c["address"], pack(abi.Upload, {
-            "qpn": c["qpn"], "state": QpState.ERROR if s["dead"] else QpState.RTS, "rcv_nxt": s["next"],
+            "qpn": c["qpn"], "reason": s["reason"], "rcv_nxt": s["next"],
+            "state": QpState.ERROR if s["dead"] else QpState.CLOSING if s["reason"] else QpState.RTS,
             "recv_msn": 1 + s["sends"] + ("upload" in self.faults), "recv_read_msn": 1 + s["requests"],
             "rq_consumed": s["sends"], "snd_nxt": s["install"]["snd_nxt"]})
             + pack(abi.History, [{"kind": abi.HistoryKind.NONE}] * 15 + [{"kind": abi.HistoryKind.INSTALLED}]))
@@ -144,16 +145,23 @@ class ModelCard(MockBus):
     def arrived(self, raw, time_ns):
         frame = _dissect(0, 0, raw[:-4])
         stream = self.streams.get((frame.src, frame.dst))
-        if stream is None or frame.flags & 7 or stream["dead"] or "deaf" in self.faults:
+        if stream is None or frame.flags & SYN or stream["dead"] or "deaf" in self.faults:
             return
         install = stream["install"]
+        if frame.flags & RST:
+            if frame.seq == stream["next"]:
+                self.end(stream, EventType.RST_RECEIVED, Reason.PEER_RESET)
+                stream["dead"] = True
+            return
+        if frame.flags & FIN and not stream["reason"]:
+            stream["fin"] = relative(frame.seq + len(frame.payload), 0) & 0xFFFFFFFF
         self.frames += bool(frame.payload)
         if "lose" in self.faults and frame.payload and self.frames % 5 == 0:
             return
         tsval = frame.options.get("Timestamp", (0, 0))[0]
         if install["flags"] & QpFlags.TIMESTAMPS and relative(frame.seq, stream["next"]) <= 0:
             stream["recent"] = max(stream["recent"], tsval)
-        if not frame.payload:
+        if not frame.payload and not frame.flags & FIN:
             return
         stream["held"].append((frame.seq, frame.payload))
         self.counters["rx_fast_path"] += frame.seq == stream["next"]
@@ -174,6 +182,9 @@ class ModelCard(MockBus):
                 self.counters["rx_fpdus"] += 1
                 self.deliver(stream, fpdu)
         stream["open"] = stream["open"][len(stream["open"]) - rest:]
+        if stream["next"] == stream["fin"] and not stream["dead"]:
+            stream["next"], stream["fin"] = stream["next"] + 1 & 0xFFFFFFFF, None
+            self.end(stream, EventType.FIN_RECEIVED, Reason.PEER_FIN)
         if not stream["dead"]:
             self.wire.send(ack_frame(install, relative(stream["next"], install["rcv_nxt"]), install["ts_offset"],
                                      stream["recent"], fcs_error=int("bad_fcs" in self.faults)))
@@ -187,6 +198,12 @@ class ModelCard(MockBus):
             if n == len(data) or where[n] != where[n - 1] + 1:
                 self.memory.write(where[start], data[start:n])
                 start = n
+
+    def end(self, stream, kind, reason):
+        """The peer ends the stream."""
+        stream["reason"] = reason
+        self.counters[f"err_{reason.name.lower()}"] += 1
+        self.event(type=kind, reason=reason, qpn=stream["install"]["qpn"])
 
     def die(self, stream, kind, reason, fpdu):
         stream["dead"] = True

@@ -135,6 +135,23 @@ async def a_mixture_survives_loss(dut):
 
 
 @cocotb.test()
+async def one_lost_segment_goes_again_at_once(dut):
+    """At the third duplicate ACK, and no other does."""
+    b, host = await start(dut, wires={"rules": ([Rule("drop", data_segment, nth=3)], ())})
+    link = await host.connect()
+    source = await b.device.reg_mr(link.pd, 14_000, Access.LOCAL_WRITE)
+    data = random.Random(5).randbytes(14_000)
+    source.buffer.write(0, data)
+    sink = host.peer.reg_mr(host.pd, 14_000, PeerAccess.ALL)
+    await b.device.post_send(link.card, [SendWr(SendOpcode.RDMA_WRITE, [source.sge(0, 14_000)], "w", rkey=sink.rkey,
+                                                remote_addr=sink.base)])
+    assert [c["status"] for c in await host.completions(link, 1)] == [WcStatus.SUCCESS]
+    assert bytes(sink.data) == data
+    assert await b.counters("tx_fast_retransmits", "tx_retransmitted", "tx_timeouts") == (1, 1, 0)
+    await stop(b, host)
+
+
+@cocotb.test()
 async def a_responder_waits(dut):
     """Its Sends leave once the peer's first FPDU has come, and not before (RFC 5044 7.1.2)."""
     b, host = await start(dut)
