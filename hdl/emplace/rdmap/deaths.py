@@ -15,7 +15,7 @@ __all__ = ["Deaths"]
 class Deaths(wiring.Component):
     """Keeps at most one report a QP, with the latest reason, so that nothing can overflow and no reporter waits.
 
-    Throughput: a report every cycle, two reporters taking turns. Latency: 4 cycles and more.
+    Throughput: a report every cycle, its reporters taking turns. Latency: 4 cycles and more.
 
     Parameters
     ----------
