@@ -104,7 +104,8 @@ class Sequencer(wiring.Component):
             return data.View(abi.COMMANDS[op], self.command)
         install = view(Opcode.INSTALL_QP)
 
-        m.submodules.qps = qps = memory.Memory(shape=QpEntry(config), depth=config.qps, init=[])
+        m.submodules.qps = qps = memory.Memory(shape=QpEntry(config), depth=config.qps, init=[],
+                                               attrs={"ram_style": "block"})
         qp_read, qp_write = qps.read_port(), qps.write_port()
         qp, entry = Signal(config.qp_bits), Signal(QpEntry(config))
         opcode, status = Signal(8), Signal(8)          # of the command at work

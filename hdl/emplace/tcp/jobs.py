@@ -51,7 +51,9 @@ class Jobs(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        m.submodules.contexts = contexts = memory.Memory(shape=Context(config), depth=config.qps, init=[])
+        # However few QPs there are: as LUTs it would be one of the largest things of the card.
+        m.submodules.contexts = contexts = memory.Memory(shape=Context(config), depth=config.qps, init=[],
+                                                         attrs={"ram_style": "block"})
         write, read = contexts.write_port(), contexts.read_port()
         m.d.comb += [write.en.eq(self.store), write.addr.eq(self.store_qp), write.data.eq(self.store_context)]
 
