@@ -7,9 +7,10 @@ one out), data are bytes with the first one lowest, as on Ethernet (IEEE Std 802
 
 from amaranth.hdl import Cat, Value
 
-__all__ = ["CRC32", "CRC32C", "linear", "inverse", "data_matrix", "zero_matrix", "advance", "apply"]
+__all__ = ["CRC32", "CRC32_RESIDUE", "CRC32C", "linear", "inverse", "data_matrix", "zero_matrix", "advance", "apply"]
 
 CRC32 = 0xEDB88320       # Ethernet, reflected
+CRC32_RESIDUE = 0xDEBB20E3               # state after a frame and its right FCS
 CRC32C = 0x82F63B78      # Castagnoli, reflected
 
 

@@ -5,12 +5,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.packet import PacketSignature
-from .crc import CRC32, apply, data_matrix
+from .crc import CRC32, CRC32_RESIDUE, apply, data_matrix
 from .records import FRAME_LIMIT, SHORTEST, Gmii, Octets, Verdict
 
 __all__ = ["GmiiRx"]
 
-_RESIDUE = 0xDEBB20E3    # state after a frame and its right FCS
 _FCS = 4
 
 
@@ -142,7 +141,7 @@ class GmiiRx(wiring.Component):
 
         bad_fcs, bad = Signal(), Signal()
         m.d.comb += [
-            bad_fcs.eq(broken | (crc != _RESIDUE)),
+            bad_fcs.eq(broken | (crc != CRC32_RESIDUE)),
             bad.eq(bad_fcs | (length < SHORTEST) | (length > self.limit)),
         ]
         m.d.sync += [

@@ -5,12 +5,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.packet import PacketSignature
-from .crc import CRC32, advance, apply, data_matrix
+from .crc import CRC32, CRC32_RESIDUE, advance, apply, data_matrix
 from .records import FRAME_LIMIT, SHORTEST, START, TERMINATE, Octets, Verdict, Xgmii
 
 __all__ = ["MacRx"]
-
-_RESIDUE = 0xDEBB20E3    # state after a frame and its right FCS
 
 
 class MacRx(wiring.Component):
@@ -165,7 +163,7 @@ class MacRx(wiring.Component):
         with m.Switch(d_tail):
             for n in range(8):
                 with m.Case(n):
-                    m.d.comb += residue.eq(advance(CRC32, _RESIDUE, bytes(8 - n)))
+                    m.d.comb += residue.eq(advance(CRC32, CRC32_RESIDUE, bytes(8 - n)))
         bad_fcs, bad = Signal(), Signal()
         m.d.comb += [
             bad_fcs.eq(d_broken | (crc != residue)),
